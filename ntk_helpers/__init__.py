@@ -1,0 +1,21 @@
+"""Neural tangent kernels, infinite and finite, fast and checked: the package behind The NTK Book."""
+
+from ntk_helpers.activations import Activation, activation_names, get_activation, quadrature, register_activation
+from ntk_helpers.book import check
+from ntk_helpers.empirical import empirical_ntk
+from ntk_helpers.infinite import nngp, ntk
+from ntk_helpers.mlp import MLP
+
+__all__ = [
+    "MLP",
+    "Activation",
+    "activation_names",
+    "check",
+    "empirical_ntk",
+    "get_activation",
+    "nngp",
+    "ntk",
+    "quadrature",
+    "register_activation",
+]
+__version__ = "0.1.0"

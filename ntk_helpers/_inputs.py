@@ -1,0 +1,43 @@
+"""Checks of arguments, made before any heavy work. Inside `jit` only shapes can be checked."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+__all__ = ["check_choice", "check_finite", "check_points"]
+
+
+def check_choice(name: str, value: object, allowed) -> None:
+    """Raise `ValueError` unless `value` is one of `allowed`."""
+    if value not in allowed:
+        raise ValueError(f"{name} is {value!r}; expected one of {', '.join(map(repr, allowed))}.")
+
+
+def check_finite(name: str, x: Array) -> None:
+    """Raise `ValueError` if a concrete array holds NaN or infinity."""
+    if isinstance(x, jax.core.Tracer):
+        return
+    bad = int(np.size(x) - np.isfinite(np.asarray(x)).sum())
+    if bad:
+        raise ValueError(f"{name} holds {bad} values that are NaN or infinite, of {np.size(x)}; all must be finite.")
+
+
+def check_points(x1, x2=None) -> tuple[Array, Array | None]:
+    """Return inputs as floating arrays of shapes (n1, d) and (n2, d), or raise `ValueError`."""
+    arrays = []
+    for name, x in (("x1", x1), ("x2", x2)):
+        if x is None:
+            continue
+        x = jnp.asarray(x)
+        if x.ndim != 2 or 0 in x.shape:
+            raise ValueError(f"{name} has shape {x.shape}; expected (points, features), both at least 1.")
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            raise ValueError(f"{name} has dtype {x.dtype}; expected a floating type, for example {name}.astype(float).")
+        check_finite(name, x)
+        arrays.append(x)
+    if len(arrays) == 1:
+        return arrays[0], None
+    if arrays[0].shape[1] != arrays[1].shape[1]:
+        raise ValueError(f"x1 has {arrays[0].shape[1]} features and x2 has {arrays[1].shape[1]}; expected the same number.")
+    return arrays[0], arrays[1]

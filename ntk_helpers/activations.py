@@ -1,0 +1,273 @@
+r"""Activations and their dual maps: what a Gaussian expectation makes of them.
+
+For $(u, v) \sim \mathcal N(0, [[q_1, k], [k, q_2]])$ the infinite-width kernels need
+$E[\phi(u)\phi(v)]$ and $E[\phi'(u)\phi'(v)]$. Near $u = v$ the first is wanted as a difference from
+its aligned value, so every map takes the correlation $c = k/\sqrt{q_1 q_2}$ through
+`gap` $= 1 - c$ and `anti` $= 1 + c$: a number close to 1 has lost the digits that its distance from 1
+still has.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache, partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+from scipy.special import roots_hermitenorm
+
+from ntk_helpers._inputs import check_choice
+
+__all__ = ["Activation", "activation_names", "get_activation", "quadrature", "register_activation"]
+
+Map = Callable[[Array, Array, Array, Array], Array]
+
+
+@dataclass(frozen=True)
+class Activation:
+    r"""An activation $\phi$ with its dual maps.
+
+    `aligned(q1, q2)` is $E[\phi(u)\phi(v)]$ at $c = 1$; `drop(q1, q2, gap, anti)` is what it loses at
+    $c$, that is aligned $- E[\phi(u)\phi(v)]$, accurate relative to itself as `gap` $\to 0$;
+    `slope(q1, q2, gap, anti)` is $E[\phi'(u)\phi'(v)]$. All broadcast.
+    """
+
+    name: str
+    fn: Callable[[Array], Array]
+    aligned: Callable[[Array, Array], Array]
+    drop: Map
+    slope: Map
+
+    def dual(self, q1, q2, k) -> Array:
+        r"""$E[\phi(u)\phi(v)]$ for variances `q1`, `q2` and covariance `k` (arrays that broadcast)."""
+        return self.aligned(q1, q2) - self.drop(q1, q2, *_gap_and_sum(q1, q2, k))
+
+    def dual_derivative(self, q1, q2, k) -> Array:
+        r"""$E[\phi'(u)\phi'(v)]$ for variances `q1`, `q2` and covariance `k` (arrays that broadcast)."""
+        return self.slope(q1, q2, *_gap_and_sum(q1, q2, k))
+
+    def derivative(self, z: Array) -> Array:
+        r"""$\phi'(z)$, elementwise."""
+        return jnp.vectorize(jax.grad(self.fn))(z)
+
+
+def safe_sqrt(x: Array) -> Array:
+    r"""$\sqrt{\max(x, 0)}$ with derivative 0, not infinity, where $x \le 0$."""
+    positive = x > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1.0)), 0.0)
+
+
+def _gap_and_sum(q1, q2, k):
+    q1, q2, k = (jnp.asarray(q, jnp.result_type(float)) for q in (q1, q2, k))
+    norm = safe_sqrt(q1 * q2)
+    c = k / jnp.where(norm > 0, norm, 1.0)
+    return 1 - c, 1 + c
+
+
+def angle(gap: Array, anti: Array) -> Array:
+    r"""$\theta = \arccos c = 2\operatorname{atan2}(\sqrt{1-c}, \sqrt{1+c})$, exact near 0 and near $\pi$.
+
+    Its derivative is infinite at both ends; there it is taken as 0, the mean of the two sides.
+    """
+    return 2 * jnp.arctan2(safe_sqrt(gap), safe_sqrt(anti))
+
+
+# --- ReLU, leaky ReLU and the identity: Cho & Saul 2009, eq. 3-6
+
+
+@jax.custom_jvp
+def _relu_bend(gap, anti):
+    r"""$\sin\theta - \theta\cos\theta$, by its series where the difference would cancel."""
+    theta = angle(gap, anti)
+    small = theta < 1
+    t = jnp.where(small, theta, 0.0) ** 2
+    coefficients = [(-1) ** (k + 1) * 2 * k / float(np.prod(range(1, 2 * k + 2))) for k in range(9, 0, -1)]
+    series = jnp.polyval(jnp.asarray([*coefficients, 0.0], t.dtype), t) * jnp.where(small, theta, 0.0)
+    big = jnp.where(small, 1.0, theta)
+    return jnp.where(small, series, jnp.sin(big) - big * jnp.cos(big))
+
+
+@_relu_bend.defjvp
+def _relu_bend_jvp(primals, tangents):
+    gap, anti = primals
+    return _relu_bend(gap, anti), angle(gap, anti) * tangents[0]
+
+
+def _relu_family(name: str, slope: float, fn) -> Activation:
+    r"""$\phi(z) = z$ for $z > 0$, $a z$ below: a mixture $a\,z + (1-a)\,\mathrm{relu}(z)$."""
+    curved = (1 - slope) ** 2
+
+    def drop(q1, q2, gap, anti):
+        norm = safe_sqrt(q1 * q2)
+        linear = (slope + curved / 2) * gap
+        return norm * (linear if slope == 1 else linear - curved * _relu_bend(gap, anti) / (2 * jnp.pi))
+
+    def derivative(q1, q2, gap, anti):
+        bend = 0.0 if slope == 1 else curved * (jnp.pi - angle(gap, anti)) / (2 * jnp.pi)
+        return jnp.broadcast_to(slope + bend, jnp.broadcast_shapes(gap.shape, jnp.shape(q1), jnp.shape(q2)))
+
+    return Activation(name, fn, lambda q1, q2: (1 + slope**2) / 2 * safe_sqrt(q1 * q2), drop, derivative)
+
+
+# --- erf: Williams 1997, eq. 11; GELU: from the orthant probability by Gaussian integration by parts
+
+
+def _arcsin_drop(s, gap, anti):
+    r"""$\arcsin s - \arcsin(s c)$ for $0 \le s < 1$, accurate as $c \to 1$."""
+    c = 1 - gap
+    cos1 = jnp.sqrt((1 - s) * (1 + s))
+    cosc = jnp.sqrt((1 - s) * (1 + s) + s**2 * gap * anti)
+    cancelled = s * gap * anti / jnp.where(c > 0, cosc + c * cos1, 1.0)
+    sine = jnp.where(c > 0, cancelled, s * cosc - s * c * cos1)
+    return jnp.arctan2(sine, cos1 * cosc + s**2 * c)
+
+
+def _erf_s(q1, q2):
+    return 2 * safe_sqrt(q1 * q2) / jnp.sqrt((1 + 2 * q1) * (1 + 2 * q2))
+
+
+def _erf_drop(q1, q2, gap, anti):
+    return 2 / jnp.pi * _arcsin_drop(_erf_s(q1, q2), gap, anti)
+
+
+def _erf_slope(q1, q2, gap, anti):
+    return 4 / jnp.pi / jnp.sqrt(1 + 2 * (q1 + q2) + 4 * q1 * q2 * gap * anti)
+
+
+def _gelu_aligned(q1, q2):
+    norm, r = safe_sqrt(q1 * q2), safe_sqrt(q1 * q2) / jnp.sqrt((1 + q1) * (1 + q2))
+    flat = q1 * q2 * (1 + 1 / (1 + q1) - q2 / (1 + q2))
+    return norm * (0.25 + jnp.arcsin(r) / (2 * jnp.pi)) + flat / (2 * jnp.pi * jnp.sqrt(1 + q1 + q2))
+
+
+def _gelu_drop(q1, q2, gap, anti):
+    norm, c = safe_sqrt(q1 * q2), 1 - gap
+    r = norm / jnp.sqrt((1 + q1) * (1 + q2))
+    shrink = 1 / (1 + q1) - q2 / (1 + q2)
+    root1 = jnp.sqrt(1 + q1 + q2)
+    rootc = jnp.sqrt(1 + q1 + q2 + q1 * q2 * gap * anti)
+    arcs = gap * jnp.arcsin(r) + c * _arcsin_drop(r, gap, anti)
+    ratio = q1 * q2 * gap * anti / rootc * (shrink + q1 * q2 * (1 + shrink) / (root1 * (root1 + rootc)))
+    return norm * (gap / 4 + arcs / (2 * jnp.pi)) + ratio / (2 * jnp.pi)
+
+
+def _gelu_slope(q1, q2, gap, anti):
+    k = safe_sqrt(q1 * q2) * (1 - gap)
+    shrink = 1 / (1 + q1) - q2 / (1 + q2)
+    root = jnp.sqrt(1 + q1 + q2 + q1 * q2 * gap * anti)
+    inner = 1 + 2 * shrink + (q1 * q2 + k**2 * shrink) / root**2
+    return 0.25 + (jnp.arctan2(k, root) + k * inner / root) / (2 * jnp.pi)
+
+
+# --- sin: the characteristic function of a Gaussian
+
+
+def _sin_aligned(q1, q2):
+    norm, mean = safe_sqrt(q1 * q2), (q1 + q2) / 2
+    return -jnp.exp(norm - mean) * jnp.expm1(-2 * norm) / 2
+
+
+def _sin_drop(q1, q2, gap, anti):
+    norm, mean = safe_sqrt(q1 * q2), (q1 + q2) / 2
+    return -jnp.expm1(-norm * gap) * (jnp.exp(norm - mean) + jnp.exp(-norm * (1 - gap) - mean)) / 2
+
+
+def _sin_slope(q1, q2, gap, anti):
+    k, mean = safe_sqrt(q1 * q2) * (1 - gap), (q1 + q2) / 2
+    return (jnp.exp(k - mean) + jnp.exp(-k - mean)) / 2
+
+
+# --- everything else: Gauss-Hermite quadrature
+
+
+@lru_cache
+def _hermite_table(nodes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes z and the matrix [k, i] = weight_i He_k(z_i)/sqrt(k!), which maps φ(z) to Hermite coefficients."""
+    z, weights = roots_hermitenorm(nodes)
+    rows = [np.ones_like(z), z]
+    for k in range(2, nodes):
+        rows.append((z * rows[-1] - np.sqrt(k - 1) * rows[-2]) / np.sqrt(k))
+    return z, np.stack(rows) * (weights / weights.sum())
+
+
+def _hermite_coefficients(fn, q: Array, nodes: int) -> Array:
+    z, table = _hermite_table(nodes)
+    return jnp.tensordot(jnp.asarray(table, q.dtype), fn(safe_sqrt(q) * z.reshape(-1, *[1] * q.ndim)), 1)
+
+
+def quadrature(name: str, fn: Callable[[Array], Array], nodes: int = 160) -> Activation:
+    r"""The activation `fn` (elementwise, JAX) with dual maps by Gauss-Hermite quadrature.
+
+    Mehler's formula: $E[\phi(u)\phi(v)] = \sum_k a_k(q_1) a_k(q_2) c^k$ with the Hermite coefficients
+    $a_k(q) = E[\phi(\sqrt q z) He_k(z)]/\sqrt{k!}$, each a quadrature with `nodes` points. The cost
+    for n1 x n2 pairs is `nodes` multiply-adds a pair. Converges fast for analytic $\phi$ (tanh: to
+    1e-10 for $q \le 4$), slowly where $\phi$ or $\phi'$ has a kink or $q$ is large.
+    """
+    grad = jnp.vectorize(jax.grad(fn))
+    coefficients = partial(_hermite_coefficients, fn, nodes=nodes)
+
+    def pairs(f, q1, q2):
+        dtype = jnp.result_type(q1, q2, float)
+        return _hermite_coefficients(f, jnp.asarray(q1, dtype), nodes), _hermite_coefficients(f, jnp.asarray(q2, dtype), nodes)
+
+    def aligned(q1, q2):
+        a, b = pairs(fn, q1, q2)
+        return (a * b).sum(0)
+
+    def drop(q1, q2, gap, anti):
+        def step(carry, ab):
+            total, powers = carry  # powers = 1 + c + ... + c^(k-1), so that 1 - c^k = gap * powers
+            return (total + ab[0] * ab[1] * powers, 1 + (1 - gap) * powers), None
+
+        a, b = pairs(fn, q1, q2)
+        zero = jnp.zeros(jnp.broadcast_shapes(gap.shape, a.shape[1:], b.shape[1:]), a.dtype)
+        return gap * jax.lax.scan(step, (zero, zero), (a, b))[0][0]
+
+    def slope(q1, q2, gap, anti):
+        def horner(total, ab):
+            return total * (1 - gap) + ab[0] * ab[1], None
+
+        a, b = pairs(grad, q1, q2)
+        zero = jnp.zeros(jnp.broadcast_shapes(gap.shape, a.shape[1:], b.shape[1:]), a.dtype)
+        return jax.lax.scan(horner, zero, (a, b), reverse=True)[0]
+
+    return Activation(name, fn, aligned, drop, slope)
+
+
+_REGISTRY = {
+    activation.name: activation
+    for activation in (
+        _relu_family("relu", 0.0, jax.nn.relu),
+        _relu_family("leaky_relu", 0.01, jax.nn.leaky_relu),
+        _relu_family("linear", 1.0, lambda z: z),
+        Activation("erf", jax.scipy.special.erf, lambda q1, q2: 2 / jnp.pi * jnp.arcsin(_erf_s(q1, q2)), _erf_drop, _erf_slope),
+        Activation("gelu", partial(jax.nn.gelu, approximate=False), _gelu_aligned, _gelu_drop, _gelu_slope),
+        Activation("sin", jnp.sin, _sin_aligned, _sin_drop, _sin_slope),
+        quadrature("tanh", jnp.tanh),
+    )
+}
+
+
+def activation_names() -> tuple[str, ...]:
+    """The names that `MLP(activation=...)` knows."""
+    return tuple(_REGISTRY)
+
+
+def get_activation(name: str) -> Activation:
+    """The `Activation` of that name; `ValueError` for an unknown one."""
+    check_choice("activation", name, activation_names())
+    return _REGISTRY[name]
+
+
+def register_activation(activation: Activation) -> None:
+    """Make an activation known by its name, for example `register_activation(quadrature("softplus", jax.nn.softplus))`.
+
+    Raises `ValueError` for a name that is taken or a function that is not elementwise.
+    """
+    if activation.name in _REGISTRY:
+        raise ValueError(f"activation {activation.name!r} is registered already; expected a new name.")
+    probe = jax.eval_shape(activation.fn, jax.ShapeDtypeStruct((2, 3), jnp.float32))
+    if getattr(probe, "shape", None) != (2, 3):
+        raise ValueError(f"activation {activation.name!r} maps shape (2, 3) to {probe}; expected an elementwise function.")
+    _REGISTRY[activation.name] = activation

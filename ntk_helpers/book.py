@@ -1,0 +1,82 @@
+"""What every chapter uses: its set-up, its checked claims, the versions it ran with."""
+
+import importlib.metadata
+import math
+import platform
+
+import jax
+import numpy as np
+
+__all__ = ["check", "setup", "versions"]
+
+_SHOWN = ("jax", "jaxlib", "numpy", "scipy", "matplotlib", "scikit-learn", "optax", "ntk-helpers")
+
+
+def setup() -> None:
+    """Set a chapter up: 64-bit numbers on, the book's figure style."""
+    jax.config.update("jax_enable_x64", True)
+    from ntk_helpers import figures  # matplotlib is not needed by the kernels
+
+    figures.use_style()
+
+
+def versions() -> None:
+    """Print the versions of Python and of the packages that a chapter runs on."""
+    print(f"Python {platform.python_version()}")
+    for name in _SHOWN:
+        try:
+            print(name, importlib.metadata.version(name))
+        except importlib.metadata.PackageNotFoundError:
+            print(name, "is not installed")
+
+
+def check(claim: str, measured, expected, tol: float | None = None, *, source: str) -> None:
+    r"""Assert a claim and print it in one line.
+
+    `expected` is a number or an array, to which `measured` must come within the absolute tolerance
+    `tol` everywhere, or a bound, `"< 0.1"` or `"> 2"`, on every entry of `measured`. The number
+    printed is the entry furthest from what is expected. Raises `AssertionError` where the claim does
+    not hold or `measured` is not finite, and `ValueError` for a tolerance that is missing or not positive,
+    empty or mismatched arrays, or an empty source.
+    """
+    if not claim.strip() or not source.strip():
+        raise ValueError(f"claim is {claim!r} and source is {source!r}; expected a sentence and where it comes from.")
+    values = np.asarray(measured, float)
+    if values.size == 0:
+        raise ValueError(f"measured has shape {values.shape}; expected at least one number.")
+    if isinstance(expected, str):
+        worst, holds, target = _bound(values, expected, tol)
+    else:
+        worst, holds, target = _close(values, np.asarray(expected, float), tol)
+    line = f"{claim}: measured {_short(worst)}, expected {target} [{source}]"
+    if not holds:
+        raise AssertionError(line)
+    print("✓", line)
+
+
+def _bound(values, expected: str, tol):
+    sign, _, number = expected.partition(" ")
+    if sign not in ("<", ">") or tol is not None:
+        raise ValueError(f"expected is {expected!r} with tol {tol}; expected '< x' or '> x' without a tolerance.")
+    limit = float(number)
+    if not np.isfinite(values).all():
+        return math.nan, False, expected
+    worst = values.max() if sign == "<" else values.min()
+    return worst, bool(worst < limit if sign == "<" else worst > limit), expected
+
+
+def _close(values, expected, tol):
+    if tol is None or not tol > 0:
+        raise ValueError(f"tol is {tol}; expected a positive absolute tolerance.")
+    if expected.shape not in ((), values.shape):
+        raise ValueError(f"measured has shape {values.shape} and expected {expected.shape}; expected equal shapes or one number.")
+    if not np.isfinite(values).all():
+        return math.nan, False, f"finite values within {tol:.1g}"
+    errors = np.abs(values - expected)
+    worst = np.unravel_index(errors.argmax(), errors.shape)
+    target = np.broadcast_to(expected, values.shape)[worst]
+    return values[worst], bool(errors[worst] <= tol), f"{_short(target)} ± {tol:.2g}"
+
+
+def _short(x: float) -> str:
+    return f"{x:.4g}"
