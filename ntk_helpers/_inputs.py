@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-__all__ = ["check_choice", "check_finite", "check_points"]
+__all__ = ["check_batches", "check_choice", "check_finite", "check_points"]
 
 
 def check_choice(name: str, value: object, allowed) -> None:
@@ -21,6 +21,20 @@ def check_finite(name: str, x: Array) -> None:
     bad = int(np.size(x) - np.isfinite(np.asarray(x)).sum())
     if bad:
         raise ValueError(f"{name} holds {bad} values that are NaN or infinite, of {np.size(x)}; all must be finite.")
+
+
+def check_batches(x1, x2=None) -> tuple[Array, Array | None]:
+    """Return inputs of any kind as arrays of shapes (n1, ...) and (n2, ...), or raise `ValueError`."""
+    arrays = [None if x is None else jnp.asarray(x) for x in (x1, x2)]
+    for name, x in zip(("x1", "x2"), arrays):
+        if x is None:
+            continue
+        if x.ndim == 0 or 0 in x.shape:
+            raise ValueError(f"{name} has shape {x.shape}; expected (points, ...), no size 0.")
+        if x.shape[1:] != arrays[0].shape[1:]:
+            raise ValueError(f"x1 has points of shape {arrays[0].shape[1:]} and x2 of {x.shape[1:]}; expected the same.")
+        check_finite(name, x)
+    return tuple(arrays)
 
 
 def check_points(x1, x2=None) -> tuple[Array, Array | None]:

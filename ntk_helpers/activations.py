@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
-from scipy.special import roots_hermitenorm
 
 from ntk_helpers._inputs import check_choice
 
@@ -80,12 +79,9 @@ def angle(gap: Array, anti: Array) -> Array:
 def _relu_bend(gap, anti):
     r"""$\sin\theta - \theta\cos\theta$, by its series where the difference would cancel."""
     theta = angle(gap, anti)
-    small = theta < 1
-    t = jnp.where(small, theta, 0.0) ** 2
     coefficients = [(-1) ** (k + 1) * 2 * k / float(np.prod(range(1, 2 * k + 2))) for k in range(9, 0, -1)]
-    series = jnp.polyval(jnp.asarray([*coefficients, 0.0], t.dtype), t) * jnp.where(small, theta, 0.0)
-    big = jnp.where(small, 1.0, theta)
-    return jnp.where(small, series, jnp.sin(big) - big * jnp.cos(big))
+    series = theta * jnp.polyval(jnp.asarray([*coefficients, 0.0], theta.dtype), theta**2)
+    return jnp.where(theta < 1, series, safe_sqrt(gap * anti) - theta * (1 - gap))
 
 
 @_relu_bend.defjvp
@@ -96,7 +92,10 @@ def _relu_bend_jvp(primals, tangents):
 
 def _relu_family(name: str, slope: float, fn) -> Activation:
     r"""$\phi(z) = z$ for $z > 0$, $a z$ below: a mixture $a\,z + (1-a)\,\mathrm{relu}(z)$."""
-    curved = (1 - slope) ** 2
+    curved, share = (1 - slope) ** 2, (1 + slope**2) / 2
+
+    def aligned(q1, q2):
+        return safe_sqrt((share * q1) * (share * q2))  # in this order: to the last digit the norm of aligned(q, q)
 
     def drop(q1, q2, gap, anti):
         norm = safe_sqrt(q1 * q2)
@@ -107,7 +106,7 @@ def _relu_family(name: str, slope: float, fn) -> Activation:
         bend = 0.0 if slope == 1 else curved * (jnp.pi - angle(gap, anti)) / (2 * jnp.pi)
         return jnp.broadcast_to(slope + bend, jnp.broadcast_shapes(gap.shape, jnp.shape(q1), jnp.shape(q2)))
 
-    return Activation(name, fn, lambda q1, q2: (1 + slope**2) / 2 * safe_sqrt(q1 * q2), drop, derivative)
+    return Activation(name, fn, aligned, drop, derivative)
 
 
 # --- erf: Williams 1997, eq. 11; GELU: from the orthant probability by Gaussian integration by parts
@@ -184,6 +183,8 @@ def _sin_slope(q1, q2, gap, anti):
 @lru_cache
 def _hermite_table(nodes: int) -> tuple[np.ndarray, np.ndarray]:
     """Nodes z and the matrix [k, i] = weight_i He_k(z_i)/sqrt(k!), which maps φ(z) to Hermite coefficients."""
+    from scipy.special import roots_hermitenorm  # half of this package's import time, and for quadrature only
+
     z, weights = roots_hermitenorm(nodes)
     rows = [np.ones_like(z), z]
     for k in range(2, nodes):
@@ -192,8 +193,8 @@ def _hermite_table(nodes: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _hermite_coefficients(fn, q: Array, nodes: int) -> Array:
-    z, table = _hermite_table(nodes)
-    return jnp.tensordot(jnp.asarray(table, q.dtype), fn(safe_sqrt(q) * z.reshape(-1, *[1] * q.ndim)), 1)
+    z, table = (jnp.asarray(a, q.dtype) for a in _hermite_table(nodes))
+    return jnp.tensordot(table, fn(safe_sqrt(q) * z.reshape(-1, *[1] * q.ndim)), 1)
 
 
 def quadrature(name: str, fn: Callable[[Array], Array], nodes: int = 160) -> Activation:

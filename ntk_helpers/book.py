@@ -1,7 +1,6 @@
 """What every chapter uses: its set-up, its checked claims, the versions it ran with."""
 
 import importlib.metadata
-import math
 import platform
 
 import jax
@@ -35,7 +34,8 @@ def check(claim: str, measured, expected, tol: float | None = None, *, source: s
 
     `expected` is a number or an array, to which `measured` must come within the absolute tolerance
     `tol` everywhere, or a bound, `"< 0.1"` or `"> 2"`, on every entry of `measured`. The number
-    printed is the entry furthest from what is expected. Raises `AssertionError` where the claim does
+    printed is the entry furthest from what is expected; of an array of expectations, how far it is off.
+    Raises `AssertionError` where the claim does
     not hold or `measured` is not finite, and `ValueError` for a tolerance that is missing or not positive,
     empty or mismatched arrays, or an empty source.
     """
@@ -45,10 +45,10 @@ def check(claim: str, measured, expected, tol: float | None = None, *, source: s
     if values.size == 0:
         raise ValueError(f"measured has shape {values.shape}; expected at least one number.")
     if isinstance(expected, str):
-        worst, holds, target = _bound(values, expected, tol)
+        shown, holds, target = _bound(values, expected, tol)
     else:
-        worst, holds, target = _close(values, np.asarray(expected, float), tol)
-    line = f"{claim}: measured {_short(worst)}, expected {target} [{source}]"
+        shown, holds, target = _close(values, np.asarray(expected, float), tol)
+    line = f"{claim}: measured {shown}, expected {target} [{source}]"
     if not holds:
         raise AssertionError(line)
     print("✓", line)
@@ -60,9 +60,9 @@ def _bound(values, expected: str, tol):
         raise ValueError(f"expected is {expected!r} with tol {tol}; expected '< x' or '> x' without a tolerance.")
     limit = float(number)
     if not np.isfinite(values).all():
-        return math.nan, False, expected
+        return "nan", False, expected
     worst = values.max() if sign == "<" else values.min()
-    return worst, bool(worst < limit if sign == "<" else worst > limit), expected
+    return _short(worst), bool(worst < limit if sign == "<" else worst > limit), expected
 
 
 def _close(values, expected, tol):
@@ -71,11 +71,12 @@ def _close(values, expected, tol):
     if expected.shape not in ((), values.shape):
         raise ValueError(f"measured has shape {values.shape} and expected {expected.shape}; expected equal shapes or one number.")
     if not np.isfinite(values).all():
-        return math.nan, False, f"finite values within {tol:.1g}"
+        return "nan", False, f"finite values within {tol:.1g}"
     errors = np.abs(values - expected)
-    worst = np.unravel_index(errors.argmax(), errors.shape)
-    target = np.broadcast_to(expected, values.shape)[worst]
-    return values[worst], bool(errors[worst] <= tol), f"{_short(target)} ± {tol:.2g}"
+    holds = bool(errors.max() <= tol)
+    if expected.ndim:
+        return f"{errors.max():.1g} off at most", holds, f"{expected.size} numbers ± {tol:.2g}"
+    return _short(values.flat[errors.argmax()]), holds, f"{_short(float(expected))} ± {tol:.2g}"
 
 
 def _short(x: float) -> str:

@@ -6,9 +6,10 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
+from jax.tree_util import Partial
 from jaxtyping import Array, Float, PyTree
 
-from ntk_helpers._inputs import check_choice, check_points
+from ntk_helpers._inputs import check_batches, check_choice, check_points
 from ntk_helpers.mlp import MLP
 
 __all__ = ["empirical_ntk"]
@@ -46,16 +47,14 @@ def empirical_ntk(
     check_choice("output", output, OUTPUTS)
     check_choice("method", method, METHODS)
     if isinstance(f, MLP):
-        x1, x2 = check_points(x1, x2)
+        (x1, x2), apply = check_points(x1, x2), Partial(MLP.apply, f)
     else:
-        x1, x2 = jnp.asarray(x1), None if x2 is None else jnp.asarray(x2)
-    apply = f.apply if isinstance(f, MLP) else f
+        (x1, x2), apply = check_batches(x1, x2), Partial(f)
     d_out = _output_size(apply, params, x1)
     if method == "auto":
         points = len(x1) + (0 if x2 is None else len(x2))
-        numbers = points * d_out * sum(leaf.size for leaf in jax.tree.leaves(params))
-        small = numbers * x1.dtype.itemsize <= JACOBIAN_BYTES
-        method = "structured" if isinstance(f, MLP) else "jacobian" if small else "ntk_vp"
+        size = points * d_out * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
+        method = "structured" if isinstance(f, MLP) else "jacobian" if size <= JACOBIAN_BYTES else "ntk_vp"
     if method != "structured":
         return _GENERIC[method](apply, params, x1, x2, output)
     if not isinstance(f, MLP):
@@ -119,7 +118,7 @@ def _contract(j1: Float[Array, "n1 o p"], j2: Float[Array, "n2 o p"], output: st
 # --- any function
 
 
-@partial(jax.jit, static_argnames=("apply", "output"))
+@partial(jax.jit, static_argnames="output")
 def _jacobian(apply, params, x1, x2, output):
     j1 = _flat_jacobian(apply, params, x1)
     return _contract(j1, j1 if x2 is None else _flat_jacobian(apply, params, x2), output)
@@ -130,7 +129,7 @@ def _flat_jacobian(apply, params, x) -> Float[Array, "n o p"]:
     return jax.vmap(jax.jacrev(lambda p, xi: apply(unravel(p), xi[None])[0]), (None, 0))(flat, x)
 
 
-@partial(jax.jit, static_argnames=("apply", "output"))
+@partial(jax.jit, static_argnames="output")
 def _ntk_vp(apply, params, x1, x2, output):
     def column(xj, one_hot):
         _, vjp = jax.vjp(lambda p: apply(p, xj[None])[0], params)

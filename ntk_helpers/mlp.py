@@ -5,6 +5,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from ntk_helpers._inputs import check_choice, check_points
@@ -54,7 +55,7 @@ class MLP:
         get_activation(self.activation)
         for name in ("sigma_w2", "sigma_b2"):
             variance = getattr(self, name)
-            if isinstance(variance, (int, float)) and not 0 <= variance < float("inf"):
+            if isinstance(variance, (int, float, np.number)) and not 0 <= variance < float("inf"):
                 raise ValueError(f"{name} is {variance!r}; expected a variance, finite and at least 0.")
 
     @property
@@ -102,10 +103,11 @@ class MLP:
 def _init(net: MLP, key: Array, d_in: int, dtype: str) -> PyTree:
     fan_in = net.fan_in(d_in)
     fan_out = (*fan_in[1:], net.d_out)
-    keys = jax.random.split(key, (net.depth, 2))
+    key_w, key_b = jax.random.split(key)
+    biases = jnp.split(jax.random.normal(key_b, (sum(fan_out),), dtype), np.cumsum(fan_out)[:-1])
     params = [
-        {"w": jax.random.normal(k[0], (n, m), dtype), "b": jax.random.normal(k[1], (m,), dtype)}
-        for k, n, m in zip(keys, fan_in, fan_out)
+        {"w": jax.random.normal(k, (n, m), dtype), "b": b}
+        for k, n, m, b in zip(jax.random.split(key_w, net.depth), fan_in, fan_out, biases)
     ]
     if net.parameterization == "ntk":
         return params

@@ -1,0 +1,16 @@
+"""neural-tangents 0.6.5, unmodified, on current JAX and without TensorFlow.
+
+    from ntk_helpers.neural_tangents_compat import nt, stax
+
+neural-tangents (2023) imports names that JAX has since moved, and two of its four empirical-NTK methods read
+JAX internals that are gone. This package lends the moved names, mends what reads the internals, and leaves out
+`neural_tangents.experimental`, the only part that needs TensorFlow. Afterwards a plain `import neural_tangents`
+works too. `PATCHES` lists all that was changed and why.
+"""
+
+from ntk_helpers.neural_tangents_compat._load import PATCHES, load
+
+__all__ = ["PATCHES", "nt", "stax"]
+
+nt = load()
+stax = nt.stax
