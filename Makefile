@@ -1,0 +1,87 @@
+# The two commands: `make book` to read, `make test` to check. `make help` lists the rest.
+
+# The first of these that is 3.11 or newer makes $(VENV).
+PYTHON  := python3 python3.13 python3.12 python3.11
+VENV    := .venv
+PORT    := 8000
+CHAPTER :=
+
+PY      := $(VENV)/bin/python
+PIP     := $(PY) -m pip --disable-pip-version-check --no-input install --no-deps --no-compile
+LOCKED  := $(VENV)/.locked
+READY   := $(VENV)/.ready
+MATHJAX := notebooks/node_modules/.package-lock.json
+BROWSER := tests/site/node_modules/.package-lock.json
+HTML    := notebooks/_build/html
+SITE    := $(HTML)/index.html
+PAGES   := $(shell find notebooks -type d \( -name node_modules -o -name _build -o -name '.*' -o -name __pycache__ \) -prune -o -type f -print)
+NBVAL   := --nbval --nbval-current-env --nbval-sanitize-with tests/book/sanitize.cfg --dist loadscope
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help book site test lab execute links lock bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@echo 'Settings: CHAPTER=01_neural_tangent_kernel (execute), PORT=8000 (book), PYTHON=python3.12 VENV=.venv-3.12.'
+
+book: $(SITE) ## build the site from the stored outputs and serve it on this machine
+	@$(PY) tools/serve.py $(HTML) $(PORT)
+
+site: $(SITE) ## build the site, warnings as errors, without serving it
+
+test: $(MATHJAX) $(BROWSER) $(READY) ## page lint, unit tests, the site in a browser, every chapter re-executed
+	$(PY) -m pytest tests/book tests/unit/test_project.py
+	$(PY) -m pytest tests/unit --numprocesses 2 --ignore tests/unit/test_project.py
+	$(PY) -m pytest tests/site
+	$(PY) -m pytest tests/book notebooks $(NBVAL) --numprocesses 2
+	@echo 'make test: page lint, unit tests, site and every chapter passed.'
+
+lab: $(READY) ## open the chapters in JupyterLab
+	$(PY) -m jupyterlab notebooks
+
+execute: $(READY) ## execute the chapters and store their outputs; one chapter: CHAPTER=name
+	$(PY) tools/notebooks.py execute $(CHAPTER)
+
+links: $(READY) ## write every link that follows from pyproject.toml's project.urls
+	$(PY) tools/links.py
+	$(PY) tools/notebooks.py links
+
+lock: ## resolve requirements.lock anew (needs uv)
+	@command -v uv >/dev/null || { echo 'make lock needs uv: https://docs.astral.sh/uv/' >&2; exit 1; }
+	uv pip compile pyproject.toml --all-extras --group build --group neural-tangents \
+	  --universal --python-version 3.11 --upgrade --no-header --no-annotate \
+	  --no-emit-index-url --no-emit-find-links -o requirements.lock
+
+bench: $(READY) ## time the kernels against neural-tangents and print the ratios
+	$(PY) -m pytest tests/benchmarks --benchmark-columns=min,median,rounds --benchmark-sort=name
+
+clean: ## remove everything that make made
+	rm -rf $(VENV) notebooks/_build notebooks/node_modules tests/site/node_modules .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(LOCKED): requirements.lock
+	@for python in $(PYTHON); do \
+	  if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
+	    echo "Making $(VENV) with $$($$python --version)"; exec $$python -m venv --clear $(VENV); \
+	  fi; \
+	done; \
+	echo 'The book needs Python 3.11 or newer, and none of these is: $(PYTHON). Install one, or name yours: make PYTHON=/path/to/python3.' >&2; exit 1
+	$(PIP) -r requirements.lock
+	@echo 'Compiling what was installed (under a minute)'; $(PY) -m compileall -q -j 0 $(VENV)/lib
+	@touch $@
+
+$(READY): $(LOCKED) pyproject.toml
+	$(PIP) --no-build-isolation --editable .
+	@touch $@
+
+%/node_modules/.package-lock.json: %/package-lock.json
+	@node -e 'process.exit(parseInt(process.versions.node) < 18 ? 1 : 0)' >/dev/null 2>&1 && command -v npm >/dev/null || \
+	  { echo 'The site needs npm and Node 18 or newer, for its mathematics and its tests: install Node. (make lab works without.)' >&2; exit 1; }
+	npm ci --prefix $* --ignore-scripts --no-audit --no-fund
+	@touch $@
+
+$(SITE): $(MATHJAX) $(READY) $(PAGES)
+	@rm -rf notebooks/_build
+	$(PY) -m sphinx -b html -W --keep-going -d notebooks/_build/doctrees notebooks $(HTML)
+	@touch $@

@@ -1,0 +1,32 @@
+"""The Sphinx extension of The NTK Book."""
+
+from pathlib import Path
+from zlib import crc32
+
+from sphinxcontrib.bibtex.plugin import register_plugin
+
+from . import boxes, mathjax
+from .citations import RoundAuthorYear
+from .numbering import number_by_chapter
+from .slider import Slider
+
+__all__ = ["setup"]
+
+
+def setup(app) -> dict:
+    """Register the extension's parts; the notebook reader is named in conf.py."""
+    register_plugin("sphinxcontrib.bibtex.style.referencing", "ntk_author_year", RoundAuthorYear)
+    boxes.register(app)
+    app.add_directive("slider", Slider)
+    app.connect("builder-inited", mathjax.require)
+    app.connect("env-get-updated", number_by_chapter, priority=600)
+    app.connect("html-page-context", _bibliography_roles)
+    app.connect("build-finished", mathjax.copy)
+    sources = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+    # A change here reads every chapter again.
+    return {"env_version": crc32(sources), "parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def _bibliography_roles(app, pagename, templatename, context, doctree) -> None:
+    """Docutils gives citations a role that ARIA has given up, inside a list that wants items."""
+    context["body"] = context.get("body", "").replace('role="doc-biblioentry"', 'role="listitem"')

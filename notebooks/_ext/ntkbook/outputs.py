@@ -1,0 +1,115 @@
+"""From the stored outputs of a cell to what the site shows.
+
+Figures become image files with number, caption and alternative text; sliders keep their own
+HTML and become numbered figures too; the lines that ``check`` prints become a list of claims.
+"""
+
+import base64
+import re
+from html import escape, unescape
+from html.parser import HTMLParser
+from io import BytesIO
+from itertools import groupby
+from pathlib import Path
+
+import nbformat
+from PIL import Image
+
+from .markdown import directive
+
+__all__ = ["CLAIM", "claims_html", "convert"]
+
+CLAIM = re.compile(
+    r"✓ (?P<claim>.+): measured (?P<measured>[^,]+), expected (?P<expected>.+?) \[(?P<source>.+)\]$"
+)
+CAPTION = re.compile(r"<figcaption[^>]*>(.*?)</figcaption>", re.S)
+
+
+class _FirstTags(HTMLParser):
+    """Collects the attributes of the first <figure> and the first <img>."""
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.attributes: dict[str, dict[str, str]] = {}
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.attributes.setdefault(tag, {key: value or "" for key, value in attrs})
+
+
+def convert(outputs: list, images: Path, first_claim: int = 1) -> list:
+    """Return the outputs as the site shows them; image files are written to `images`."""
+    converted = []
+    for output in outputs:
+        if output["output_type"] == "stream" and output["name"] == "stdout":
+            new = _stdout(output["text"], first_claim)
+            first_claim += output["text"].count("✓ ")
+        else:
+            new = [_display(output, images)]
+        converted += new
+    return converted
+
+
+def _stdout(text: str, number: int) -> list:
+    """Split a stream into claims and everything else, in order."""
+    outputs = []
+    for is_claims, group in groupby(text.splitlines(), lambda line: CLAIM.match(line) is not None):
+        lines = list(group)
+        if is_claims:
+            html = claims_html(lines, number)
+            number += len(lines)
+            outputs.append(nbformat.v4.new_output("display_data", data={"text/html": html}))
+        elif any(line.strip() for line in lines):
+            outputs.append(nbformat.v4.new_output("stream", text="\n".join(lines) + "\n"))
+    return outputs
+
+
+def claims_html(lines: list[str], number: int = 1) -> str:
+    """Return the lines that ``check`` printed as a list, with ids claim-<number>, ..."""
+    items = []
+    for i, line in enumerate(lines, number):
+        claim, measured, expected, source = map(escape, CLAIM.match(line).groups())
+        items.append(
+            f'<li id="claim-{i}"><span class="ntk-claim-text">'
+            f'<span class="visually-hidden">Checked claim: </span>{claim}</span> '
+            f'<span class="ntk-claim-numbers">measured <b>{measured}</b>, expected <b>{expected}</b>'
+            f'<span class="ntk-claim-source"><span class="visually-hidden">, source:</span> {source}</span></span></li>'
+        )
+    return f'<ul class="ntk-claims">{"".join(items)}</ul>'
+
+
+def _display(output, images: Path):
+    html = output.get("data", {}).get("text/html", "")
+    if 'class="ntk-figure"' in html:
+        markdown = _figure(html, images)
+    elif 'class="ntk-slider"' in html:
+        markdown = _slider(html)
+    else:
+        return output
+    return nbformat.v4.new_output("display_data", data={"text/markdown": markdown})
+
+
+def _figure(html: str, images: Path) -> str:
+    attributes = _FirstTags(html).attributes
+    name, image = attributes["figure"]["id"], attributes["img"]
+    picture = Image.open(BytesIO(base64.b64decode(image["src"].partition(";base64,")[2])))
+    images.mkdir(parents=True, exist_ok=True)
+    file = images / f"{name}.webp"
+    picture.save(file, lossless=True)  # half of a PNG
+    options = {"name": name, "alt": image["alt"]}
+    if "width" in image:
+        options["width"] = image["width"]
+    return directive("figure", f"/{images.parent.name}/{images.name}/{file.name}", _caption(html), **options)
+
+
+def _slider(html: str) -> str:
+    """The outer <figure> is left to the directive, which numbers it and adds the caption."""
+    name = _FirstTags(html).attributes["figure"]["id"]
+    inner = re.search(r"<figure[^>]*>(.*)</figure>", CAPTION.sub("", html), re.S)[1]
+    one_block = re.sub(r"\s*\n\s*", " ", inner.strip())
+    return directive("slider", None, f'<div class="ntk-slider">{one_block}</div>\n\n{_caption(html)}', name=name)
+
+
+def _caption(html: str) -> str:
+    match = CAPTION.search(html)
+    return unescape(re.sub(r"<[^>]+>", "", match[1])).strip() if match else ""

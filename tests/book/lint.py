@@ -1,0 +1,249 @@
+"""What a chapter has to be, as rules: each yields one sentence for each thing that is wrong."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from html.parser import HTMLParser
+from pathlib import Path
+from statistics import median
+
+from nbformat import NotebookNode
+
+__all__ = ["RULES", "Chapter", "lint"]
+
+CELLS, CELL_LINES, MEDIAN_LINES = (10, 25), 25, 8
+WORDS, WORDS_OF_CHAPTER_00 = (1000, 2500), (500, 2500)
+FIGURES, EXERCISES, CLAIMS, ALT_LETTERS = (4, 8), (3, 5), 10, 60
+CPU_SECONDS = 180  # ninety seconds on two cores
+SECTIONS = ["When this fails", "Summary", "Exercises", "References"]
+CLAIM = re.compile(r"✓ \S.*: measured \S[^,]*, expected \S.* \[\s*\S.*\]")
+EXERCISE = re.compile(r"\*\*Exercise \(.+?\)\.\*\* <a id=\"ex-[\w-]+\"></a>")
+CITATION = re.compile(r"\(#cite-([\w-]+)\)")
+BROKEN_MARKDOWN = {
+    r"\\bm\b": r"\bm is unknown to MathJax, write \boldsymbol",
+    r"\\tag\b": r"\tag fails in displays of several lines, write $$ (eq-x)",
+    r"\\begin\{(align|eqnarray|gather)\*?\}": r"write $$ \begin{aligned} … \end{aligned} $$",
+    r"^(```+|:::+)\{": "a MyST directive is raw text in Colab",
+    r"\{(cite|numref|eq|prf:ref|ref)[\w:]*\}`": "a MyST role is raw text in Colab",
+    r"^(?!> *\$\$$)(?!\$\$(?: \(eq-[\w-]+\))?$).*\$\$.*$": "write $$ and $$ (eq-x) on lines of their own",
+    r"^> *\$\$\s*$": "a display of several lines inside a quote shows stray > in JupyterLab",
+}
+
+
+@dataclass
+class Chapter:
+    """A chapter, and the names that it may refer to."""
+
+    name: str
+    notebook: NotebookNode
+    citations: set[str]
+    chapters: set[str]
+
+    @cached_property
+    def code(self) -> list[NotebookNode]:
+        return [cell for cell in self.notebook.cells if cell.cell_type == "code"]
+
+    @cached_property
+    def story(self) -> list[NotebookNode]:
+        """The code cells that tell the story: no installation, set-up, versions or solutions."""
+        return [
+            cell for cell in self.code
+            if not tags(cell) & {"colab-only", "solution"} and not re.search(r"book\.(setup|versions)\(", cell.source)
+        ]  # fmt: skip
+
+    @cached_property
+    def prose(self) -> str:
+        return "\n\n".join(cell.source for cell in self.notebook.cells if cell.cell_type == "markdown")
+
+    @cached_property
+    def pictures(self) -> list["Figure"]:
+        outputs = [output for cell in self.code for output in cell.outputs]
+        html = [output.get("data", {}).get("text/html", "") for output in outputs]
+        return [Figure(text) for text in html if "<figure" in text]
+
+
+class Figure(HTMLParser):
+    """The id, the caption and the alternative texts of a displayed figure."""
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.id, self.caption, self.alts, self._in_caption = "", "", [], False
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        attributes = dict(attrs)
+        if tag == "figure":
+            self.id = attributes.get("id") or ""
+        elif tag == "img":
+            self.alts.append((attributes.get("alt") or "").strip())
+        self._in_caption = self._in_caption or tag == "figcaption"
+
+    def handle_endtag(self, tag):
+        self._in_caption = self._in_caption and tag != "figcaption"
+
+    def handle_data(self, data):
+        if self._in_caption:
+            self.caption += data
+
+
+def tags(cell: NotebookNode) -> set[str]:
+    return set(cell.metadata.get("tags", []))
+
+
+def stdout(cell: NotebookNode) -> list[str]:
+    return [line for output in cell.outputs if output.get("name") == "stdout" for line in output.text.splitlines()]
+
+
+def outside(number: float, bounds: tuple[int, int], what: str) -> Iterator[str]:
+    if not bounds[0] <= number <= bounds[1]:
+        yield f"{number} {what}, expected {bounds[0]} to {bounds[1]}"
+
+
+def executed(chapter: Chapter) -> Iterator[str]:
+    counts = [cell.execution_count for cell in chapter.code]
+    if counts != list(range(1, len(counts) + 1)):
+        yield f"execution counts are {counts}, expected 1 to {len(counts)} in order"
+
+
+def clean_outputs(chapter: Chapter) -> Iterator[str]:
+    for cell in chapter.code:
+        for output in cell.outputs:
+            text = str(output.get("text", "")) + str(output.get("data", {}).get("text/plain", ""))
+            if output.output_type == "error" or output.get("name") == "stderr":
+                yield f"cell {cell.execution_count} has an error or writes to stderr"
+            elif re.search(r"Traceback|\b\w*Warning\b", text):
+                yield f"cell {cell.execution_count} shows a warning or a traceback"
+            if {"image/png", "image/jpeg", "image/svg+xml"} & set(output.get("data", {})):
+                yield f"cell {cell.execution_count} shows a picture without caption and alt text, use figures.show"
+
+
+def cell_lengths(chapter: Chapter) -> Iterator[str]:
+    yield from outside(len(chapter.story), CELLS, "code cells")
+    for cell in chapter.code:
+        if cell.source.count("\n") >= CELL_LINES:
+            yield f"cell {cell.execution_count} has {cell.source.count(chr(10)) + 1} lines, more than {CELL_LINES}"
+    visible = [cell.source.splitlines() for cell in chapter.story if "hide-input" not in tags(cell)]
+    lengths = [sum(bool(line.strip()) for line in lines) for lines in visible]
+    if lengths and median(lengths) > MEDIAN_LINES:
+        yield f"the median visible cell has {median(lengths)} lines, more than {MEDIAN_LINES}"
+
+
+def words(chapter: Chapter) -> Iterator[str]:
+    text = re.sub(r"\$\$.*?\$\$( \(eq-[\w-]+\))?|<[^>]*>|\]\([^)]*\)", " ", chapter.prose, flags=re.S)
+    bounds = WORDS_OF_CHAPTER_00 if chapter.name.startswith("00") else WORDS
+    yield from outside(len(re.findall(r"[^\W\d_]\S*", re.sub(r"\$[^$]*\$", "x", text))), bounds, "words")
+
+
+def figures(chapter: Chapter) -> Iterator[str]:
+    yield from outside(len(chapter.pictures), FIGURES, "figures")
+    for figure in chapter.pictures:
+        if not figure.id.startswith(f"fig-{chapter.name[:2]}-"):
+            yield f"figure {figure.id!r}: expected a name that starts with fig-{chapter.name[:2]}-"
+        if not figure.caption.strip():
+            yield f"figure {figure.id} has no caption"
+        for alt in figure.alts:
+            if len(alt) < ALT_LETTERS or not alt.endswith(".") or alt == figure.caption.strip():
+                yield f"figure {figure.id}: alt text {alt!r} does not say in a sentence what is to be seen"
+
+
+def skeleton(chapter: Chapter) -> Iterator[str]:
+    cells = chapter.notebook.cells
+    if not re.match(rf"# {chapter.name[:2]} \S", cells[0].source):
+        yield f"the first cell does not start with '# {chapter.name[:2]} Title'"
+    learn = re.search(r"\*\*You will learn\*\*\s+((?:[-*] .+(?:\n {2}.+)*\n?)+)", chapter.prose)
+    if learn is None or len(re.findall(r"^[-*] ", learn[1], re.M)) != 3:
+        yield "no '**You will learn**' with three points"
+    if "**You need**" not in chapter.prose:
+        yield "no '**You need**'"
+    sections = [title for title in re.findall(r"^## ([^<\n]*)", chapter.prose, re.M)]
+    found = [title.strip() for title in sections if title.strip() in SECTIONS]
+    if found != SECTIONS:
+        yield f"sections {found}, expected {SECTIONS} in this order"
+
+
+def hidden_cells(chapter: Chapter) -> Iterator[str]:
+    setup = [cell for cell in chapter.code if "book.setup()" in cell.source]
+    if len(setup) != 1 or "hide-input" not in tags(setup[0]):
+        yield "no single cell tagged hide-input that calls book.setup()"
+    last = chapter.code[-1]
+    if "book.versions()" not in last.source or "nbval-ignore-output" not in tags(last):
+        yield "the last code cell is not book.versions(), tagged nbval-ignore-output"
+    for cell in chapter.code[:-1]:
+        if tags(cell) & {"nbval-ignore-output", "nbval-skip", "nbval-raises-exception", "raises-exception"}:
+            yield f"cell {cell.execution_count} escapes the comparison of outputs"
+        if re.search(r"#\s*(NBVAL|PYTEST_VALIDATE)", cell.source):
+            yield f"cell {cell.execution_count} escapes the comparison of outputs by a comment"
+
+
+def claims(chapter: Chapter) -> Iterator[str]:
+    lines = [line for cell in chapter.story for line in stdout(cell) if line.startswith("✓")]
+    if len(lines) < CLAIMS:
+        yield f"{len(lines)} checked claims outside the solutions, expected at least {CLAIMS}"
+    for line in (line for cell in chapter.code for line in stdout(cell)):
+        if line.startswith("✓") and not CLAIM.fullmatch(line):
+            yield f"claim without measured value, expected value or source: {line!r}"
+
+
+def exercises(chapter: Chapter) -> Iterator[str]:
+    cells = chapter.notebook.cells
+    starts = [i for i, cell in enumerate(cells) if cell.source.startswith("**Exercise")]
+    yield from outside(len(starts), EXERCISES, "exercises")
+    for number, start in enumerate(starts, 1):
+        if not EXERCISE.match(cells[start].source):
+            yield f"exercise {number} does not start with '**Exercise (Title).** <a id=\"ex-…\"></a>'"
+        solution = []
+        for cell in cells[start + 1 :]:
+            if "solution" not in tags(cell):
+                break
+            solution += [cell] if cell.cell_type == "code" else []
+        if not any("check(" in cell.source and any(map(CLAIM.fullmatch, stdout(cell))) for cell in solution):
+            yield f"exercise {number} is not followed by a solution that checks itself"
+        for cell in solution:
+            hidden = cell.metadata.get("cellView") == "form" and cell.metadata.get("jupyter", {}).get("source_hidden")
+            if not hidden or not cell.source.startswith("#@title Solution"):
+                yield f"the solution of exercise {number} is not hidden in Colab and JupyterLab"
+
+
+def markdown(chapter: Chapter) -> Iterator[str]:
+    for pattern, reason in BROKEN_MARKDOWN.items():
+        for match in re.finditer(pattern, chapter.prose, re.M):
+            yield f"{match[0]!r}: {reason}"
+    for header in re.findall(r"^\|(.*)\|[ \t]*\n\|[-:| \t]+\|[ \t]*$", chapter.prose, re.M):
+        if not all(cell.strip() for cell in header.split("|")):
+            yield f"table column without a heading: {header.strip()!r}"
+    for target in re.findall(r"\]\(([\w-]+\.ipynb)(?:#[\w-]*)?\)", chapter.prose):
+        if target not in chapter.chapters:
+            yield f"link to {target}, which does not exist; name the chapter without a link"
+
+
+def references(chapter: Chapter) -> Iterator[str]:
+    text, _, listed = chapter.prose.partition("## References")
+    for key in sorted(set(CITATION.findall(chapter.prose)) - chapter.citations):
+        yield f"citation of {key}, which is not in references.bib"
+    for key in sorted(set(CITATION.findall(text)) - set(CITATION.findall(listed))):
+        yield f"{key} is cited but not listed under References"
+    if not CITATION.search(listed):
+        yield "nothing is listed under References"
+
+
+def time(chapter: Chapter) -> Iterator[str]:
+    seconds = chapter.notebook.metadata.get("ntk_book", {}).get("cpu_seconds", 0)
+    if not 0 < seconds <= CPU_SECONDS:
+        yield f"{seconds} CPU seconds, expected 1 to {CPU_SECONDS}"
+
+
+RULES = [
+    executed, clean_outputs, cell_lengths, words, figures, skeleton, hidden_cells,
+    claims, exercises, markdown, references, time,
+]  # fmt: skip
+
+
+def lint(chapter: Chapter) -> list[str]:
+    """Return everything that is wrong with a chapter."""
+    return [f"{rule.__name__}: {problem}" for rule in RULES for problem in rule(chapter)]
+
+
+def citation_keys(bibliography: Path) -> set[str]:
+    """Return the keys of a BibTeX file."""
+    return set(re.findall(r"^@\w+\{\s*([\w-]+)\s*,", bibliography.read_text(encoding="utf-8"), re.M))

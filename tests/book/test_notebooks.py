@@ -1,0 +1,99 @@
+"""tools/notebooks.py: generated lines, normalized files, and runs that are measured."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient.exceptions import CellExecutionError
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+ROOT = Path(__file__).resolve().parents[2]
+HOST = "https://github.com/someone/some-book"
+spec = importlib.util.spec_from_file_location("notebooks", ROOT / "tools" / "notebooks.py")
+notebooks = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(notebooks)
+
+
+def chapter(*cells, seconds=7):
+    metadata = {"ntk_book": {"cpu_seconds": seconds}, "language_info": {"name": "python", "version": "3.11.2"}}
+    return new_notebook(cells=[new_markdown_cell("# 03 Title"), *cells], metadata=metadata)
+
+
+def test_chapters_are_as_generated():
+    result = subprocess.run(
+        [sys.executable, "tools/notebooks.py", "check"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def test_links_follow_the_host():
+    notebook = notebooks.refresh(chapter(), "03_title.ipynb", HOST)
+    assert notebook.cells[0].source == (
+        "# 03 Title\n\n"
+        "[Open in Colab](https://colab.research.google.com/github/someone/some-book/blob/main/notebooks/03_title.ipynb)"
+        " · [Download](03_title.ipynb) · 7 CPU seconds"
+    )
+    assert f"git+{HOST}" in notebook.cells[1].source
+    moved = notebooks.refresh(notebook, "03_title.ipynb", "https://github.com/other/book")
+    assert "someone" not in nbformat.writes(moved)
+
+
+def test_install_cell_comes_before_all_other_code_and_once():
+    notebook = chapter(new_code_cell("x = 1"))
+    for _ in range(2):
+        notebooks.refresh(notebook, "03_title.ipynb", HOST)
+    sources = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    assert sources == [notebooks.install_source(HOST), "x = 1"]
+    assert notebook.cells[1].metadata.tags == ["colab-only", "hide-input"]
+
+
+def test_refreshing_twice_changes_nothing():
+    notebook = notebooks.refresh(chapter(new_code_cell("a"), new_code_cell("a")), "03_title.ipynb", HOST)
+    text = notebooks.text_of(notebook)
+    assert notebooks.text_of(notebooks.refresh(nbformat.reads(text, 4), "03_title.ipynb", HOST)) == text
+    assert len({cell.id for cell in notebook.cells}) == len(notebook.cells)
+
+
+def test_what_depends_on_the_run_is_dropped():
+    streams = [new_output("stream", name=name, text=text) for name, text in [("stdout", "1\n"), ("stdout", "2\n")]]
+    cell = new_code_cell("x", outputs=streams, metadata={"execution": {"iopub.status.busy": "now"}, "tags": ["t"]})
+    notebook = notebooks.refresh(chapter(cell), "03_title.ipynb", HOST)
+    assert notebook.cells[2].metadata == {"tags": ["t"]}
+    assert [output.text for output in notebook.cells[2].outputs] == ["1\n2\n"]
+    assert "version" not in notebook.metadata.language_info
+
+
+def test_a_chapter_without_a_run_is_refused():
+    with pytest.raises(ValueError, match="no measured time"):
+        notebooks.refresh(new_notebook(cells=[new_markdown_cell("# 03 Title")]), "03_title.ipynb", HOST)
+
+
+def test_unknown_names_are_refused(tmp_path):
+    (tmp_path / "03_title.ipynb").touch()
+    assert [path.name for path in notebooks.chapters(["03"], tmp_path)] == ["03_title.ipynb"]
+    with pytest.raises(ValueError, match="no chapter is called '04'"):
+        notebooks.chapters(["04"], tmp_path)
+
+
+def test_a_run_is_stored_and_measured(tmp_path):
+    path = tmp_path / "03_title.ipynb"
+    loop = "import time\nstart = time.process_time()\nwhile time.process_time() < start + 1.5: pass\nprint('done')"
+    nbformat.write(new_notebook(cells=[new_markdown_cell("# 03 Title"), new_code_cell(loop)]), path)
+    notebooks.execute(path, HOST)
+    notebook = nbformat.read(path, as_version=4)
+    assert [cell.execution_count for cell in notebook.cells[1:]] == [1, 2]
+    assert notebook.cells[2].outputs[0].text == "done\n"
+    assert 1 <= notebook.metadata.ntk_book.cpu_seconds < 30
+    assert f"{notebook.metadata.ntk_book.cpu_seconds} CPU seconds" in notebook.cells[0].source
+
+
+def test_a_failing_run_stores_nothing(tmp_path):
+    path = tmp_path / "03_title.ipynb"
+    nbformat.write(new_notebook(cells=[new_markdown_cell("# 03 Title"), new_code_cell("1 / 0")]), path)
+    before = path.read_text()
+    with pytest.raises(CellExecutionError, match="ZeroDivisionError"):
+        notebooks.execute(path, HOST)
+    assert path.read_text() == before

@@ -1,0 +1,22 @@
+"""Settings of every unit test: 64-bit numbers, reproducible examples, figures without a screen."""
+
+import jax
+import matplotlib
+import numpy as np
+import pytest
+from hypothesis import settings
+
+jax.config.update("jax_enable_x64", True)
+matplotlib.use("Agg")
+settings.register_profile("unit", deadline=None, max_examples=20, derandomize=True, database=None)
+settings.load_profile("unit")
+
+
+@pytest.fixture(scope="session")
+def x1():
+    return np.random.default_rng(1).normal(size=(4, 3))
+
+
+@pytest.fixture(scope="session")
+def x2():
+    return np.random.default_rng(2).normal(size=(5, 3))

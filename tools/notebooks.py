@@ -1,0 +1,194 @@
+"""The chapters' stored runs and generated lines.
+
+    python tools/notebooks.py execute [NAME ...]   run chapters (01 is enough of a name) and store the outputs
+    python tools/notebooks.py links [NAME ...]     rewrite what is generated, after the host changed
+    python tools/notebooks.py check [NAME ...]     fail where `links` would change a file
+
+Generated are the line under a chapter's title, the cell that installs the package in Colab,
+the metadata and the cell ids. The host is `project.urls.Repository` in pyproject.toml.
+"""
+
+import argparse
+import sys
+import time
+import tomllib
+from collections import Counter
+from hashlib import sha256
+from pathlib import Path
+
+import nbformat
+import psutil
+from ipykernel.kernelspec import get_kernel_dict
+from jupyter_client.kernelspec import KernelSpec
+from jupyter_client.manager import AsyncKernelManager
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell
+from traitlets import default
+
+ROOT = Path(__file__).resolve().parent.parent
+CELL_TIMEOUT = 600
+KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+LANGUAGE = {"file_extension": ".py", "mimetype": "text/x-python", "name": "python", "pygments_lexer": "ipython3"}
+KEPT_CELL_METADATA = ("cellView", "jupyter", "tags")
+
+
+class CurrentInterpreter(AsyncKernelManager):
+    """The kernel of the interpreter that runs this script, whatever kernels are installed."""
+
+    @property
+    def kernel_spec(self) -> KernelSpec:
+        return KernelSpec(**get_kernel_dict())
+
+    @default("transport_encryption")
+    def _transport_encryption(self) -> str:
+        return "auto"
+
+
+def repository(pyproject: Path = ROOT / "pyproject.toml") -> str:
+    """Return the address of the project's repository."""
+    with open(pyproject, "rb") as file:
+        return tomllib.load(file)["project"]["urls"]["Repository"].rstrip("/")
+
+
+def first_line(name: str, cpu_seconds: int, host: str) -> str:
+    """Return the line under a chapter's title."""
+    slug = host.removeprefix("https://github.com/")
+    colab = f"https://colab.research.google.com/github/{slug}/blob/main/notebooks/{name}"
+    return f"[Open in Colab]({colab}) · [Download]({name}) · {cpu_seconds} CPU seconds"
+
+
+def install_source(host: str) -> str:
+    """Return the source of the cell that installs the package where it is missing, as in Colab."""
+    return (
+        "import importlib.util\n\n"
+        'if importlib.util.find_spec("ntk_helpers") is None:\n'
+        f'    %pip install -q "ntk-helpers[book] @ git+{host}"'
+    )
+
+
+def refresh(notebook: NotebookNode, name: str, host: str) -> NotebookNode:
+    """Return `notebook` in place with its generated lines, metadata and cell ids up to date."""
+    seconds = notebook.metadata.get("ntk_book", {}).get("cpu_seconds")
+    if seconds is None:
+        raise ValueError(f"{name} holds no measured time: run `python tools/notebooks.py execute {name}` first")
+    notebook.metadata = NotebookNode(
+        kernelspec=KERNEL, language_info=LANGUAGE, ntk_book={"cpu_seconds": seconds}
+    )
+    _write_first_line(notebook.cells[0], first_line(name, seconds, host))
+    _write_install_cell(notebook, install_source(host))
+    _normalize_cells(notebook.cells)
+    notebook.nbformat_minor = 5
+    nbformat.validate(notebook)
+    return notebook
+
+
+def _write_first_line(cell: NotebookNode, line: str) -> None:
+    title, *rest = cell.source.split("\n")
+    rest = [text for text in rest if not text.startswith("[Open in Colab]")]
+    cell.source = "\n".join([title, "", line, *rest]).replace("\n\n\n", "\n\n").rstrip()
+
+
+def _write_install_cell(notebook: NotebookNode, source: str) -> None:
+    """The install cell is the first code cell; a chapter without one gets it."""
+    first = next((i for i, cell in enumerate(notebook.cells) if cell.cell_type == "code"), len(notebook.cells))
+    if first == len(notebook.cells) or "colab-only" not in notebook.cells[first].metadata.get("tags", []):
+        notebook.cells.insert(first, new_code_cell())
+    cell = notebook.cells[first]
+    cell.source, cell.metadata = source, NotebookNode(tags=["colab-only", "hide-input"])
+
+
+def _normalize_cells(cells: list[NotebookNode]) -> None:
+    seen = Counter()
+    for cell in cells:
+        cell.source = cell.source.rstrip()
+        cell.metadata = NotebookNode({key: cell.metadata[key] for key in KEPT_CELL_METADATA if key in cell.metadata})
+        if cell.cell_type == "code":
+            cell.outputs = _merge_streams(cell.outputs)
+        # An id that follows from the content: the same text gives the same file.
+        digest = sha256(cell.source.encode()).hexdigest()[:8]
+        seen[digest] += 1
+        cell.id = digest if seen[digest] == 1 else f"{digest}-{seen[digest]}"
+
+
+def _merge_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    merged = []
+    for output in outputs:
+        last = merged[-1] if merged else {}
+        if output.output_type == "stream" and last.get("name") == output.name:
+            last.text += output.text
+        else:
+            merged.append(output)
+    return merged
+
+
+def run(notebook: NotebookNode, folder: Path) -> float:
+    """Execute `notebook` in place and return the CPU seconds (user and system) of its kernel."""
+    client = NotebookClient(
+        notebook, kernel_manager_class=CurrentInterpreter, timeout=CELL_TIMEOUT, record_timing=False,
+        coalesce_streams=True, resources={"metadata": {"path": str(folder)}},
+    )  # fmt: skip
+    code = [(i, cell) for i, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
+    with client.setup_kernel():
+        for number, (index, cell) in enumerate(code, 1):
+            start = time.perf_counter()
+            client.execute_cell(cell, index, execution_count=number)
+            summary = cell.source.strip().partition("\n")[0][:60]
+            print(f"  {number:2}/{len(code)}  {time.perf_counter() - start:6.1f} s  {summary}", flush=True)
+        times = psutil.Process(client.km.provisioner.pid).cpu_times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+def execute(path: Path, host: str) -> None:
+    """Run one chapter and store its outputs, its time and its generated lines."""
+    print(path.stem, flush=True)
+    notebook = nbformat.read(path, as_version=4)
+    notebook.metadata["ntk_book"] = {"cpu_seconds": 0}
+    refresh(notebook, path.name, host)
+    start = time.perf_counter()
+    cpu = run(notebook, path.parent)
+    notebook.metadata["ntk_book"] = {"cpu_seconds": round(cpu)}
+    path.write_text(text_of(refresh(notebook, path.name, host)), encoding="utf-8")
+    print(f"  {cpu:.1f} CPU seconds, {time.perf_counter() - start:.1f} seconds on the clock", flush=True)
+
+
+def text_of(notebook: NotebookNode) -> str:
+    """Return the text of a notebook's file."""
+    return nbformat.writes(notebook) + "\n"
+
+
+def chapters(names: list[str], folder: Path) -> list[Path]:
+    """Return the chapters whose names start so; all of them where no name is given."""
+    found = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+    for name in names:
+        if not any(path.name.startswith(Path(name).name) for path in found):
+            raise ValueError(f"no chapter is called {name!r}; there are {[path.stem for path in found]}")
+    return [path for path in found if not names or path.name.startswith(tuple(Path(name).name for name in names))]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=["execute", "links", "check"])
+    parser.add_argument("names", nargs="*", metavar="NAME")
+    arguments = parser.parse_args()
+    host, stale = repository(), 0
+    for path in chapters(arguments.names, ROOT / "notebooks"):
+        if arguments.command == "execute":
+            execute(path, host)
+            continue
+        old = path.read_text(encoding="utf-8")
+        new = text_of(refresh(nbformat.reads(old, as_version=4), path.name, host))
+        if arguments.command == "links":
+            path.write_text(new, encoding="utf-8")
+        elif new != old:
+            stale += 1
+            print(f"{path.name} is not as generated: run `python tools/notebooks.py links`", file=sys.stderr)
+    return int(stale > 0)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except (ValueError, CellExecutionError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
