@@ -1,0 +1,188 @@
+"""Infinite-width kernels: known answers, neural-tangents, finite differences, accuracy, invariances."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ntk_helpers import MLP, activation_names, nngp, ntk
+from ntk_helpers.infinite import _kernels_at
+from ntk_helpers.neural_tangents_compat import stax
+
+STAX = {
+    "relu": stax.Relu, "leaky_relu": lambda: stax.LeakyRelu(0.01), "erf": stax.Erf, "gelu": stax.Gelu, "sin": stax.Sin,
+    "linear": stax.Identity,
+}  # fmt: skip
+ORTHOGONAL = np.sqrt(2) * np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
+
+
+def stax_kernels(name, depth, width, sigma_w2, sigma_b2, parameterization, x1, x2):
+    layers = []
+    for layer in range(depth):
+        fan = {"s": (1 if layer == 0 else width, width)} if parameterization == "standard" else {}
+        layers += [stax.Dense(1, sigma_w2**0.5, sigma_b2**0.5 or None, parameterization=parameterization, **fan), STAX[name]()]
+    return stax.serial(*layers[:-1])[2](jnp.asarray(x1), jnp.asarray(x2), ("nngp", "ntk"))
+
+
+@pytest.mark.parametrize("depth, orthogonal, antipodal", [(1, 0.0, -2.0), (2, 0.63661977, 0.0), (3, 1.37141727, 0.63661977)])
+def test_known_answers_of_critical_relu(depth, orthogonal, antipodal):
+    kernel = ntk(MLP(depth, 1), ORTHOGONAL)[0]
+    np.testing.assert_allclose(kernel, [2 * depth, orthogonal, antipodal], rtol=0, atol=1e-8)
+    assert nngp(MLP(depth, 1), ORTHOGONAL)[0, 0] == pytest.approx(2, abs=1e-12)
+
+
+def test_kernel_of_jacots_figure_1():
+    angles = np.array([0, np.pi / 2, np.pi])
+    x = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    np.testing.assert_allclose(ntk(MLP(4, 1, sigma_w2=1.0, sigma_b2=0.01), x)[0], [0.2825, 0.092702, 0.064354], atol=5e-7)
+
+
+def test_very_deep_critical_relu_tends_to_a_quarter():
+    kernel = ntk(MLP(10_000, 1), ORTHOGONAL[:2])
+    assert kernel[0, 1] / kernel[0, 0] == pytest.approx(0.250417, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", STAX)
+@pytest.mark.parametrize("depth, sigma_b2", [(2, 0.0), (4, 0.3)])
+def test_equals_neural_tangents(name, depth, sigma_b2, x1, x2):
+    net = MLP(depth, 1, activation=name, sigma_w2=1.7, sigma_b2=sigma_b2)
+    theirs = stax_kernels(name, depth, 1, 1.7, sigma_b2, "ntk", x1, x2)
+    np.testing.assert_allclose(nngp(net, x1, x2), theirs.nngp, rtol=0, atol=1e-10)
+    np.testing.assert_allclose(ntk(net, x1, x2), theirs.ntk, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", activation_names())
+def test_second_inputs_given_or_not(name, x1):
+    net = MLP(3, 1, activation=name, sigma_b2=0.2)
+    points = np.concatenate([x1, x1[:1], -x1[:1], 3 * x1[:1], np.zeros((1, 3))])
+    for kernel in (nngp, ntk):
+        alone, paired = kernel(net, points), kernel(net, points, points.copy())
+        assert np.isfinite(alone).all()
+        np.testing.assert_allclose(alone, paired, rtol=0, atol=1e-10)
+        np.testing.assert_allclose(alone[0], alone[len(x1)], rtol=1e-12)
+
+
+def test_no_more_rows_than_a_block_or_many(x1):
+    many = np.random.default_rng(5).normal(size=(70, 3))
+    many[69] = many[0]
+    kernel = ntk(MLP(3, 1), many)
+    np.testing.assert_allclose(kernel[0, 69], kernel[0, 0], rtol=1e-12)
+    np.testing.assert_allclose(kernel[40:], ntk(MLP(3, 1), many[40:], many), rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["relu", "erf", "tanh"])
+def test_float32_stays_accurate_in_depth(name):
+    # Nearly parallel and nearly orthogonal unit vectors, exact in both precisions up to rounding of the inputs.
+    x = np.random.default_rng(3).normal(size=(6, 40)).astype(np.float32)
+    net = MLP(21, 1, activation=name, sigma_w2=2.0 if name == "relu" else 1.5, sigma_b2=0.1)
+    exact = np.asarray(ntk(net, x.astype(np.float64)))
+    single = np.asarray(ntk(net, x))
+    assert single.dtype == np.float32
+    assert np.abs(single - exact).max() / exact.max() < 1e-4
+
+
+@pytest.mark.parametrize("name", activation_names())
+@pytest.mark.parametrize("sigma_b2", [0.0, 0.2])
+def test_gradients_are_finite_at_equal_antipodal_and_zero_inputs(name, sigma_b2, x1):
+    points = jnp.concatenate([jnp.asarray(x1[:2]), -x1[:1], jnp.zeros((1, 3))])
+
+    def total(sigma_w2, sigma_b2, a, b):
+        net = MLP(3, 1, activation=name, sigma_w2=sigma_w2, sigma_b2=sigma_b2)
+        return ntk(net, a, b).sum() + nngp(net, a, b).sum()
+
+    for gradient in jax.grad(total, argnums=(0, 1, 2, 3))(1.5, sigma_b2, points, points):
+        assert np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("name", activation_names())
+def test_gradients_equal_finite_differences(name, x1, x2):
+    def total(sigma_w2, sigma_b2, a):
+        net = MLP(3, 1, activation=name, sigma_w2=sigma_w2, sigma_b2=sigma_b2)
+        return (jnp.asarray([1.0, 2.0, 3.0, 4.0]) @ ntk(net, a, jnp.asarray(x2))).sum()
+
+    jax.test_util.check_grads(total, (1.5, 0.1, jnp.asarray(x1)), order=1, modes=["rev"], rtol=1e-6)
+
+
+def test_gradient_of_the_covariance_at_equal_inputs_is_the_limit(x1):
+    """K = σ_w^{2L}... is differentiable at x = x' for ReLU; the derivative there is half that of K(x, x)."""
+    net, a = MLP(3, 1, sigma_b2=0.1), jnp.asarray(x1[:1])
+    one_sided = jax.grad(lambda x: nngp(net, x, a)[0, 0])(a)
+    both = jax.grad(lambda x: nngp(net, x, x)[0, 0])(a)
+    np.testing.assert_allclose(one_sided, both / 2, rtol=1e-10)
+
+
+@pytest.mark.parametrize("depth, width", [(2, 16), (5, 40)])
+def test_standard_relu_without_bias_variance_is_the_exact_mean(depth, width):
+    """E Θ(x, x) = a^{L-1} (1 + (L-1) M/n₀) + Σ_{k<L} a^k at |x| = 1 (Hanin & Nica 2020; a = σ_w²/2)."""
+    sigma_w2, d = 1.4, 7
+    a = sigma_w2 / 2
+    exact = a ** (depth - 1) * (1 + (depth - 1) * width / d) + sum(a**k for k in range(depth))
+    net = MLP(depth, width, sigma_w2=sigma_w2, parameterization="standard")
+    assert ntk(net, np.eye(1, d))[0, 0] == pytest.approx(exact, rel=1e-12)
+
+
+def test_standard_parameterization_is_the_rescaled_sum_of_layers(x1):
+    """With L = 2 by hand: n E[φφ] + 1 + σ_w² E[φ'φ'] (x·x' + 1)."""
+    net = MLP(2, 50, activation="erf", sigma_w2=1.3, sigma_b2=0.2, parameterization="standard")
+    gram = x1 @ x1.T
+    k = 1.3 * gram / 3 + 0.2
+    q = np.diag(k)
+    expected = 50 * net.phi.dual(q[:, None], q, k) + 1 + 1.3 * net.phi.dual_derivative(q[:, None], q, k) * (gram + 1)
+    np.testing.assert_allclose(ntk(net, x1), expected, rtol=1e-12)
+
+
+def test_one_compilation_serves_all_widths_and_variances(x1):
+    x1 = jnp.asarray(x1)
+    ntk(MLP(3, 7), x1)
+    before = _kernels_at._cache_size()
+    for width, variance in ((8, 1.0), (900, 2.5)):
+        ntk(MLP(3, width, 2, sigma_w2=variance), x1)
+    assert _kernels_at._cache_size() == before
+
+
+def test_vmap_over_variances(x1):
+    net = MLP(3, 1, activation="tanh")
+    batch = jax.vmap(lambda s: ntk(replace(net, sigma_w2=s), jnp.asarray(x1)))(jnp.array([1.0, 2.0]))
+    for kernel, s in zip(batch, (1.0, 2.0)):
+        np.testing.assert_allclose(kernel, ntk(replace(net, sigma_w2=s), x1), rtol=1e-12)
+
+
+@given(st.integers(0, 2**31), st.sampled_from(["relu", "erf", "gelu"]), st.floats(0.5, 3.0), st.floats(0.0, 1.0))
+def test_kernels_are_symmetric_and_positive(seed, name, sigma_w2, sigma_b2):
+    x = np.random.default_rng(seed).normal(size=(6, 3))
+    net = MLP(3, 1, activation=name, sigma_w2=sigma_w2, sigma_b2=sigma_b2)
+    for kernel in (nngp(net, x), ntk(net, x)):
+        np.testing.assert_allclose(kernel, kernel.T, rtol=1e-12)
+        spectrum = np.linalg.eigvalsh(kernel)
+        assert spectrum[0] > -1e-12 * spectrum[-1]
+
+
+@given(st.integers(0, 2**31), st.floats(0.1, 10.0))
+def test_relu_without_bias_is_homogeneous(seed, scale):
+    x = np.random.default_rng(seed).normal(size=(6, 3))
+    np.testing.assert_allclose(ntk(MLP(3, 1), scale * x, x), scale * ntk(MLP(3, 1), x, x), rtol=1e-9)
+
+
+@given(st.permutations(range(6)))
+def test_permuting_inputs_permutes_the_kernel(order):
+    x = np.random.default_rng(4).normal(size=(6, 3))
+    kernel = ntk(MLP(3, 1, sigma_b2=0.3), x)
+    np.testing.assert_allclose(ntk(MLP(3, 1, sigma_b2=0.3), x[order]), kernel[np.ix_(order, order)], rtol=1e-12)
+
+
+@pytest.mark.parametrize("x1, x2, message", [
+    (np.zeros(3), None, r"x1 has shape \(3,\)"),
+    (np.zeros((0, 3)), None, r"x1 has shape \(0, 3\)"),
+    (np.ones((2, 3), int), None, "x1 has dtype int"),
+    (np.full((2, 3), np.nan), None, "x1 holds 6 values that are NaN"),
+    (np.ones((2, 3)), np.full((2, 3), np.inf), "x2 holds 6 values"),
+    (np.ones((2, 3)), np.ones((2, 4)), "x1 has 3 features and x2 has 4"),
+])  # fmt: skip
+@pytest.mark.parametrize("kernel", [nngp, ntk])
+def test_bad_inputs_are_refused(kernel, x1, x2, message):
+    with pytest.raises(ValueError, match=message):
+        kernel(MLP(2, 3), x1, x2)
