@@ -35,9 +35,8 @@ def check(claim: str, measured, expected, tol: float | None = None, *, source: s
     `expected` is a number or an array, to which `measured` must come within the absolute tolerance
     `tol` everywhere, or a bound, `"< 0.1"` or `"> 2"`, on every entry of `measured`. The number
     printed is the entry furthest from what is expected; of an array of expectations, how far it is off.
-    Raises `AssertionError` where the claim does
-    not hold or `measured` is not finite, and `ValueError` for a tolerance that is missing or not positive,
-    empty or mismatched arrays, or an empty source.
+    Raises `AssertionError` where the claim does not hold or `measured` is not finite, and `ValueError` for a
+    tolerance that is missing or not positive, empty or mismatched arrays, or an empty source.
     """
     if not claim.strip() or not source.strip():
         raise ValueError(f"claim is {claim!r} and source is {source!r}; expected a sentence and where it comes from.")
@@ -70,6 +69,8 @@ def _close(values, expected, tol):
         raise ValueError(f"tol is {tol}; expected a positive absolute tolerance.")
     if expected.shape not in ((), values.shape):
         raise ValueError(f"measured has shape {values.shape} and expected {expected.shape}; expected equal shapes or one number.")
+    if not np.isfinite(expected).all():
+        raise ValueError(f"expected holds {expected}; all must be finite.")
     if not np.isfinite(values).all():
         return "nan", False, f"finite values within {tol:.1g}"
     errors = np.abs(values - expected)

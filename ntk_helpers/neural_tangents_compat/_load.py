@@ -56,7 +56,7 @@ def _check_neural_tangents() -> None:
         version = importlib.metadata.version("neural-tangents")
     except importlib.metadata.PackageNotFoundError:
         raise ImportError(
-            f"neural-tangents is not installed. Install it without its dependencies (they would bring TensorFlow): {INSTALL}"
+            f"neural-tangents is not installed. Without its dependencies, which would bring TensorFlow: {INSTALL}"
         ) from None
     if version != NT_VERSION:
         raise ImportError(f"neural-tangents {version} is installed, but the patches fit {NT_VERSION}: {INSTALL}")
@@ -84,8 +84,8 @@ def _lend_moved_names() -> None:
     """Put the public JAX names that neural-tangents imports where it looks for them, only where they are missing."""
     for name in ("Jaxpr", "JaxprEqn", "Literal", "Primitive", "Var"):
         _lend(jax.core, name, getattr(jax.extend.core, name), "moved to jax.extend.core")
-    # A key of a rule table; no program of today contains this primitive.
-    _lend(jax.interpreters.ad, "zeros_like_p", jax.extend.core.Primitive("zeros_like"), "removed; names a rule nobody calls")
+    zeros_like = jax.extend.core.Primitive("zeros_like")
+    _lend(jax.interpreters.ad, "zeros_like_p", zeros_like, "removed; the key of a rule that nobody calls")
     try:
         importlib.import_module("jax.util")
     except ImportError:

@@ -140,7 +140,7 @@ def _auto_ntk_fn(**kwargs):
     fastest = {}
 
     def ntk_fn(x1, x2, params, **apply_fn_kwargs):
-        shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(jnp.shape(a), jnp.result_type(a)), (x1, x2, params, apply_fn_kwargs))
+        shapes = jax.tree.map(_shape_and_dtype, (x1, x2, params, apply_fn_kwargs))
         leaves, structure = jax.tree.flatten(shapes)
         key = (structure, tuple(leaves))
         if key not in fastest:
@@ -149,6 +149,10 @@ def _auto_ntk_fn(**kwargs):
         return fastest[key](x1, x2, params, **apply_fn_kwargs)
 
     return ntk_fn
+
+
+def _shape_and_dtype(a) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(jnp.shape(a), jnp.result_type(a))
 
 
 def _flops(f, optimize, *args, **kwargs) -> float:
@@ -192,12 +196,12 @@ _ad = _view(ad, source_info_util=types.SimpleNamespace(transform_name_stack=lamb
 _MENDS = [
     (empirical, "_get_primals_out_and_pullback", _primals_out_and_pullback, "called a form of ad.linearize that is gone"),
     (empirical, "_eqn_vjp_fn", _eqn_vjp_fn, "called JAX's transpose rules, which changed; now jax.linear_transpose"),
-    (empirical, "_eqn_jvp_fn", _eqn_jvp_fn, "called JAX's JVP rules, which changed; the equation is linear, so it is applied"),
+    (empirical, "_eqn_jvp_fn", _eqn_jvp_fn, "called JAX's JVP rules, which changed; now applies the linear equation"),
     (empirical, "_write_cotangent", _write_cotangent, "checked types with core.lattice_join, which is gone"),
     (empirical, "_read_primal", _read_primal, "knew core.DShapedArray, which is gone; literals are now Python numbers"),
     (empirical, "ad", _ad, "a view with source_info_util, which only names a profiler scope"),
     (empirical, "jnp", _jnp, "a view whose shape, size and dtype take what nt gives them; JAX warns and will refuse"),
-    (empirical, "_structured_derivatives_ntk_fn", _structured_or_contraction, "falls back to JACOBIAN_CONTRACTION, with a warning"),
+    (empirical, "_structured_derivatives_ntk_fn", _structured_or_contraction, "falls back, with a warning"),
     (empirical, "_empirical_auto_ntk_fn", _auto_ntk_fn, "printed what it tried"),
     (empirical, "_get_flops", _flops, "read a removed form of the compiler's cost analysis"),
     (empirical, "_implementation_to_ntk_fn", _methods, "names the two above"),

@@ -16,6 +16,7 @@ NET = MLP(depth=5, width=512, d_out=10, activation="relu", sigma_w2=2.0, sigma_b
 METHODS = {
     "Jacobian contraction": nt.NtkImplementation.JACOBIAN_CONTRACTION,
     "NTK-vector products": nt.NtkImplementation.NTK_VECTOR_PRODUCTS,
+    "structured derivatives": nt.NtkImplementation.STRUCTURED_DERIVATIVES,
 }
 
 

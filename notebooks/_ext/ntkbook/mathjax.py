@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sphinx.util import logging
 
-__all__ = ["CONFIG", "copy"]
+__all__ = ["CONFIG", "copy", "require"]
 
 PARTS = ["startup.js", "core.js", "input/tex.js", "input/tex/extensions/boldsymbol.js",
          "output/chtml.js", "a11y/assistive-mml.js"]

@@ -17,7 +17,7 @@ from PIL import Image
 
 from .markdown import directive
 
-__all__ = ["CLAIM", "claims_html", "convert"]
+__all__ = ["claims_html", "convert", "count_claims"]
 
 CLAIM = re.compile(
     r"✓ (?P<claim>.+): measured (?P<measured>[^,]+), expected (?P<expected>.+?) \[(?P<source>.+)\]$"
@@ -43,11 +43,16 @@ def convert(outputs: list, images: Path, first_claim: int = 1) -> list:
     for output in outputs:
         if output["output_type"] == "stream" and output["name"] == "stdout":
             new = _stdout(output["text"], first_claim)
-            first_claim += output["text"].count("✓ ")
+            first_claim += count_claims(output)
         else:
             new = [_display(output, images)]
         converted += new
     return converted
+
+
+def count_claims(output) -> int:
+    """Return how many lines of an output are claims."""
+    return sum(CLAIM.match(line) is not None for line in output.get("text", "").splitlines())
 
 
 def _stdout(text: str, number: int) -> list:

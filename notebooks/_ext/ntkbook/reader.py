@@ -44,11 +44,7 @@ def _has(cell, tag: str) -> bool:
 
 def _code(cell, images: Path, first_claim: int) -> int:
     """Convert a code cell in place and return how many claims it holds."""
-    count = sum(
-        outputs.CLAIM.match(line) is not None
-        for output in cell.outputs
-        for line in output.get("text", "").splitlines()
-    )
+    count = sum(map(outputs.count_claims, cell.outputs))
     cell.source = FORM_TITLE.sub("", cell.source)
     cell.outputs = outputs.convert(cell.outputs, images, first_claim)
     return count
