@@ -67,12 +67,12 @@ def _gap_and_sum(q1, q2, k):
 def angle(gap: Array, anti: Array) -> Array:
     r"""$\theta = \arccos c = 2\operatorname{atan2}(\sqrt{1-c}, \sqrt{1+c})$, exact near 0 and near $\pi$.
 
-    Its derivative is infinite at both ends; there it is taken as 0, the mean of the two sides.
+    Its derivative is infinite at both ends, and taken as 0 there.
     """
     return 2 * jnp.arctan2(safe_sqrt(gap), safe_sqrt(anti))
 
 
-# --- ReLU, leaky ReLU and the identity: Cho & Saul 2009, eq. 3-6
+# --- ReLU, leaky ReLU and the identity: Cho & Saul 2009, J_0 and J_1
 
 
 @jax.custom_jvp

@@ -30,7 +30,7 @@ class MLP:
     different tangent kernels:
 
     - `"ntk"`: $\mathrm{affine}(a) = \sigma_w a W/\sqrt{n} + \sigma_b b$ with $W_{ij}, b_j \sim N(0, 1)$ and $n$ the
-      fan-in (Jacot et al. 2018, section 4);
+      fan-in (Jacot et al. 2018, section 2);
     - `"standard"`: $\mathrm{affine}(a) = a W + b$ with $W_{ij} \sim N(0, \sigma_w^2/n)$, $b_j \sim N(0, \sigma_b^2)$.
       Biases are parameters even where $\sigma_b^2 = 0$.
 
@@ -103,12 +103,14 @@ class MLP:
 def _init(net: MLP, key: Array, d_in: int, dtype: str) -> PyTree:
     fan_in = net.fan_in(d_in)
     fan_out = (*fan_in[1:], net.d_out)
-    key_w, key_b = jax.random.split(key)
-    biases = jnp.split(jax.random.normal(key_b, (sum(fan_out),), dtype), np.cumsum(fan_out)[:-1])
-    params = [
-        {"w": jax.random.normal(k, (n, m), dtype), "b": b}
-        for k, n, m, b in zip(jax.random.split(key_w, net.depth), fan_in, fan_out, biases)
-    ]
+    # One draw for all hidden layers compiles faster than one each; the biases are one more row of the weights.
+    rows = [n + 1 for n in fan_in]
+    body, head = (
+        jax.random.normal(k, shape, dtype)
+        for k, shape in zip(jax.random.split(key), ((sum(rows[:-1]), net.width), (rows[-1], net.d_out)))
+    )
+    blocks = [*jnp.split(jax.lax.optimization_barrier(body), np.cumsum(rows[:-1]))[:-1], head]
+    params = [{"w": block[:-1], "b": block[-1]} for block in blocks]
     if net.parameterization == "ntk":
         return params
     return [
