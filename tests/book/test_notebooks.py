@@ -1,5 +1,6 @@
 """tools/notebooks.py: generated lines, normalized files, and runs that are measured."""
 
+import base64
 import importlib.util
 import subprocess
 import sys
@@ -97,3 +98,9 @@ def test_a_failing_run_stores_nothing(tmp_path):
     with pytest.raises(CellExecutionError, match="ZeroDivisionError"):
         notebooks.execute(path, HOST)
     assert path.read_text() == before
+
+
+def test_the_readmes_picture_is_the_stored_figure():
+    stored = (ROOT / "notebooks" / "00_start_here.ipynb").read_text(encoding="utf-8")
+    picture = base64.b64encode((ROOT / "notebooks" / "_static" / "picture.png").read_bytes()).decode()
+    assert picture in stored, "copy the figure fig-00-picture of chapter 00 to notebooks/_static/picture.png"
