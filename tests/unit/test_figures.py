@@ -35,7 +35,7 @@ def test_a_figure_stores_picture_caption_and_alt(shown):
     (output,) = shown
     assert output["text/plain"] == 'Figure fig-01-line: A line that "rises" & ends.'
     ((kind, picture),) = pictures(output["text/html"])
-    assert kind == "png" and picture.format == "PNG" and picture.width > 300
+    assert kind == "png" and picture.format == "PNG" and picture.width >= 300
     assert html.escape('A line that "rises" & ends.') in output["text/html"]
     assert "<figcaption>A line, $a &lt; b$.</figcaption>" in output["text/html"]
     assert 'id="fig-01-line"' in output["text/html"]
