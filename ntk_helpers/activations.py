@@ -112,22 +112,27 @@ def _relu_family(name: str, slope: float, fn) -> Activation:
 # --- erf: Williams 1997, eq. 11; GELU: from the orthant probability by Gaussian integration by parts
 
 
-def _arcsin_drop(s, gap, anti):
-    r"""$\arcsin s - \arcsin(s c)$ for $0 \le s < 1$, accurate as $c \to 1$."""
+def _arcsin_drop(s, cos1, gap, anti):
+    r"""$\arcsin s - \arcsin(s c)$ for $0 \le s \le 1$, accurate as $c \to 1$, given $\sqrt{1 - s^2}$ too."""
     c = 1 - gap
-    cos1 = jnp.sqrt((1 - s) * (1 + s))
-    cosc = jnp.sqrt((1 - s) * (1 + s) + s**2 * gap * anti)
+    cosc = jnp.sqrt(cos1**2 + s**2 * gap * anti)
     cancelled = s * gap * anti / jnp.where(c > 0, cosc + c * cos1, 1.0)
     sine = jnp.where(c > 0, cancelled, s * cosc - s * c * cos1)
     return jnp.arctan2(sine, cos1 * cosc + s**2 * c)
 
 
-def _erf_s(q1, q2):
-    return 2 * safe_sqrt(q1 * q2) / jnp.sqrt((1 + 2 * q1) * (1 + 2 * q2))
+def _sine_cosine(q1, q2):
+    r"""$s = 2\sqrt{q_1 q_2 / ((1 + 2 q_1)(1 + 2 q_2))}$ and $\sqrt{1 - s^2}$, which has its digits where $s$ is close to 1."""
+    norm = jnp.sqrt((1 + 2 * q1) * (1 + 2 * q2))
+    return 2 * safe_sqrt(q1 * q2) / norm, jnp.sqrt(1 + 2 * (q1 + q2)) / norm
+
+
+def _erf_aligned(q1, q2):
+    return 2 / jnp.pi * jnp.arctan2(*_sine_cosine(q1, q2))
 
 
 def _erf_drop(q1, q2, gap, anti):
-    return 2 / jnp.pi * _arcsin_drop(_erf_s(q1, q2), gap, anti)
+    return 2 / jnp.pi * _arcsin_drop(*_sine_cosine(q1, q2), gap, anti)
 
 
 def _erf_slope(q1, q2, gap, anti):
@@ -135,27 +140,26 @@ def _erf_slope(q1, q2, gap, anti):
 
 
 def _gelu_aligned(q1, q2):
-    norm, r = safe_sqrt(q1 * q2), safe_sqrt(q1 * q2) / jnp.sqrt((1 + q1) * (1 + q2))
-    flat = q1 * q2 * (1 + 1 / (1 + q1) - q2 / (1 + q2))
-    return norm * (0.25 + jnp.arcsin(r) / (2 * jnp.pi)) + flat / (2 * jnp.pi * jnp.sqrt(1 + q1 + q2))
+    arc = jnp.arctan2(*_sine_cosine(q1 / 2, q2 / 2))
+    flat = q1 * q2 * (1 / (1 + q1) + 1 / (1 + q2))
+    return safe_sqrt(q1 * q2) * (0.25 + arc / (2 * jnp.pi)) + flat / (2 * jnp.pi * jnp.sqrt(1 + q1 + q2))
 
 
 def _gelu_drop(q1, q2, gap, anti):
     norm, c = safe_sqrt(q1 * q2), 1 - gap
-    r = norm / jnp.sqrt((1 + q1) * (1 + q2))
-    shrink = 1 / (1 + q1) - q2 / (1 + q2)
+    sine, cosine = _sine_cosine(q1 / 2, q2 / 2)
+    shrink = 1 / (1 + q1) + 1 / (1 + q2)
     root1 = jnp.sqrt(1 + q1 + q2)
     rootc = jnp.sqrt(1 + q1 + q2 + q1 * q2 * gap * anti)
-    arcs = gap * jnp.arcsin(r) + c * _arcsin_drop(r, gap, anti)
-    ratio = q1 * q2 * gap * anti / rootc * (shrink + q1 * q2 * (1 + shrink) / (root1 * (root1 + rootc)))
+    arcs = gap * jnp.arctan2(sine, cosine) + c * _arcsin_drop(sine, cosine, gap, anti)
+    ratio = q1 * q2 * gap * anti / rootc * (shrink - 1 + q1 * q2 * shrink / (root1 * (root1 + rootc)))
     return norm * (gap / 4 + arcs / (2 * jnp.pi)) + ratio / (2 * jnp.pi)
 
 
 def _gelu_slope(q1, q2, gap, anti):
     k = safe_sqrt(q1 * q2) * (1 - gap)
-    shrink = 1 / (1 + q1) - q2 / (1 + q2)
     root = jnp.sqrt(1 + q1 + q2 + q1 * q2 * gap * anti)
-    inner = 1 + 2 * shrink + (q1 * q2 + k**2 * shrink) / root**2
+    inner = 1 / (1 + q1) + 1 / (1 + q2) + 1 / root**2
     return 0.25 + (jnp.arctan2(k, root) + k * inner / root) / (2 * jnp.pi)
 
 
@@ -242,7 +246,7 @@ _REGISTRY = {
         _relu_family("relu", 0.0, jax.nn.relu),
         _relu_family("leaky_relu", 0.01, jax.nn.leaky_relu),
         _relu_family("linear", 1.0, lambda z: z),
-        Activation("erf", jax.scipy.special.erf, lambda q1, q2: 2 / jnp.pi * jnp.arcsin(_erf_s(q1, q2)), _erf_drop, _erf_slope),
+        Activation("erf", jax.scipy.special.erf, _erf_aligned, _erf_drop, _erf_slope),
         Activation("gelu", partial(jax.nn.gelu, approximate=False), _gelu_aligned, _gelu_drop, _gelu_slope),
         Activation("sin", jnp.sin, _sin_aligned, _sin_drop, _sin_slope),
         quadrature("tanh", jnp.tanh, nodes=320),

@@ -53,7 +53,8 @@ def empirical_ntk(
     d_out = _output_size(apply, params, x1)
     if method == "auto":
         points = len(x1) + (0 if x2 is None else len(x2))
-        size = points * d_out * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
+        leaves = jax.tree.leaves(jax.eval_shape(lambda p: p, params))
+        size = points * d_out * sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
         method = "structured" if isinstance(f, MLP) else "jacobian" if size <= JACOBIAN_BYTES else "ntk_vp"
     if method != "structured":
         return _GENERIC[method](apply, params, x1, x2, output)

@@ -68,6 +68,12 @@ def test_any_function_of_any_pytree_and_images(output):
         np.testing.assert_allclose(empirical_ntk(convolution, params, x1, x2, output, method), expected, rtol=1e-10)
 
 
+def test_parameters_may_be_plain_numbers(x1):
+    params = {"scale": 2.0, "w": jnp.ones((3, 2))}
+    kernel = empirical_ntk(lambda p, x: p["scale"] * x @ p["w"], params, x1, output="trace")
+    np.testing.assert_allclose(kernel, 4 * x1 @ x1.T + np.outer(x1.sum(1), x1.sum(1)), rtol=1e-12)
+
+
 def test_auto_avoids_jacobians_that_do_not_fit(monkeypatch, x1):
     def refuse(*_):
         raise RuntimeError("jacobian was chosen")

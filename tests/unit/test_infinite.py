@@ -20,12 +20,12 @@ STAX = {
 ORTHOGONAL = np.sqrt(2) * np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
 
 
-def stax_kernels(name, depth, width, sigma_w2, sigma_b2, parameterization, x1, x2):
-    layers = []
-    for layer in range(depth):
-        fan = {"s": (1 if layer == 0 else width, width)} if parameterization == "standard" else {}
-        layers += [stax.Dense(1, sigma_w2**0.5, sigma_b2**0.5 or None, parameterization=parameterization, **fan), STAX[name]()]
-    return stax.serial(*layers[:-1])[2](jnp.asarray(x1), jnp.asarray(x2), ("nngp", "ntk"))
+def assert_equals_stax(net, x1, x2):
+    dense = stax.Dense(net.width, net.sigma_w2**0.5, net.sigma_b2**0.5 or None, parameterization=net.parameterization)
+    kernel = stax.serial(*[dense, STAX[net.activation]()] * (net.depth - 1), dense)[2]
+    theirs = kernel(jnp.asarray(x1), jnp.asarray(x2), ("nngp", "ntk"))
+    np.testing.assert_allclose(nngp(net, x1, x2), theirs.nngp, rtol=0, atol=1e-10)
+    np.testing.assert_allclose(ntk(net, x1, x2), theirs.ntk, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("depth, orthogonal, antipodal", [(1, 0.0, -2.0), (2, 0.63661977, 0.0), (3, 1.37141727, 0.63661977)])
@@ -49,10 +49,13 @@ def test_very_deep_critical_relu_tends_to_a_quarter():
 @pytest.mark.parametrize("name", STAX)
 @pytest.mark.parametrize("depth, sigma_b2", [(2, 0.0), (4, 0.3)])
 def test_equals_neural_tangents(name, depth, sigma_b2, x1, x2):
-    net = MLP(depth, 1, activation=name, sigma_w2=1.7, sigma_b2=sigma_b2)
-    theirs = stax_kernels(name, depth, 1, 1.7, sigma_b2, "ntk", x1, x2)
-    np.testing.assert_allclose(nngp(net, x1, x2), theirs.nngp, rtol=0, atol=1e-10)
-    np.testing.assert_allclose(ntk(net, x1, x2), theirs.ntk, rtol=0, atol=1e-10)
+    assert_equals_stax(MLP(depth, 1, activation=name, sigma_w2=1.7, sigma_b2=sigma_b2), x1, x2)
+
+
+@pytest.mark.parametrize("name", ["relu", "erf"])
+def test_equals_neural_tangents_in_standard_parameterization(name, x1, x2):
+    """With a bias variance: without one, stax has no biases to train, and the constant 1 of every layer is not there."""
+    assert_equals_stax(MLP(3, 37, activation=name, sigma_w2=1.7, sigma_b2=0.3, parameterization="standard"), x1, x2)
 
 
 @pytest.mark.parametrize("name", activation_names())
