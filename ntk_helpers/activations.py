@@ -103,7 +103,7 @@ def _relu_family(name: str, slope: float, fn) -> Activation:
         return norm * (linear if slope == 1 else linear - curved * _relu_bend(gap, anti) / (2 * jnp.pi))
 
     def derivative(q1, q2, gap, anti):
-        bend = 0.0 if slope == 1 else curved * (jnp.pi - angle(gap, anti)) / (2 * jnp.pi)
+        bend = jnp.zeros_like(gap) if slope == 1 else curved * (jnp.pi - angle(gap, anti)) / (2 * jnp.pi)
         return jnp.broadcast_to(slope + bend, jnp.broadcast_shapes(gap.shape, jnp.shape(q1), jnp.shape(q2)))
 
     return Activation(name, fn, aligned, drop, derivative)
