@@ -36,7 +36,7 @@ def check(claim: str, measured, expected, tol: float | None = None, *, source: s
     `tol` everywhere, or a bound, `"< 0.1"` or `"> 2"`, on every entry of `measured`. The number
     printed is the entry furthest from what is expected; of an array of expectations, how far it is off.
     Raises `AssertionError` where the claim does not hold or `measured` is not finite, and `ValueError` for a
-    tolerance that is missing or not positive, empty or mismatched arrays, or an empty source.
+    tolerance or bound that is missing, not positive or not finite, empty or mismatched arrays, or an empty source.
     """
     if not claim.strip() or not source.strip():
         raise ValueError(f"claim is {claim!r} and source is {source!r}; expected a sentence and where it comes from.")
@@ -58,6 +58,8 @@ def _bound(values, expected: str, tol):
     if sign not in ("<", ">") or tol is not None:
         raise ValueError(f"expected is {expected!r} with tol {tol}; expected '< x' or '> x' without a tolerance.")
     limit = float(number)
+    if not np.isfinite(limit):
+        raise ValueError(f"expected is {expected!r}; expected a finite bound, or the claim could not fail.")
     if not np.isfinite(values).all():
         return "nan", False, expected
     worst = values.max() if sign == "<" else values.min()
@@ -65,8 +67,8 @@ def _bound(values, expected: str, tol):
 
 
 def _close(values, expected, tol):
-    if tol is None or not tol > 0:
-        raise ValueError(f"tol is {tol}; expected a positive absolute tolerance.")
+    if tol is None or not 0 < tol < np.inf:
+        raise ValueError(f"tol is {tol}; expected a positive, finite absolute tolerance.")
     if expected.shape not in ((), values.shape):
         raise ValueError(f"measured has shape {values.shape} and expected {expected.shape}; expected equal shapes or one number.")
     if not np.isfinite(expected).all():

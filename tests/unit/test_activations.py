@@ -131,7 +131,9 @@ def test_float32_is_accurate_relative_to_itself(name):
     for map_, arguments in ((phi.aligned, (q1, q2)), (phi.drop, (q1, q2, gap, 2 - gap)), (phi.slope, (q1, q2, gap, 2 - gap))):
         single, exact = map_(*map(jnp.asarray, arguments)), map_(*(jnp.asarray(a, float) for a in arguments))
         assert single.dtype == jnp.float32
-        np.testing.assert_allclose(single, exact, rtol=2e-6)
+        # GELU's drop is what two terms larger by sqrt(q) leave when they cancel; the others keep their digits.
+        lost = q1**0.5 * np.finfo(np.float32).eps if map_ is get_activation("gelu").drop else 0.0
+        assert (np.abs(single - exact) <= np.maximum(2e-6, lost) * np.abs(exact)).all()
 
 
 @pytest.mark.parametrize("gap", [0.0, 2.0])

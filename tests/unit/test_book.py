@@ -46,6 +46,8 @@ def test_a_claim_that_fails_raises_and_prints_nothing(measured, expected, tol, c
     (("c", 1.0, 1.0), "tol is None"),
     (("c", 1.0, 1.0, 0.0), "tol is 0.0"),
     (("c", 1.0, 1.0, float("nan")), "tol is nan"),
+    (("c", 1.0, 1.0, float("inf")), "tol is inf"),
+    (("c", 1.0, "< inf"), "expected a finite bound"),
     (("c", 1.0, np.nan, 0.1), "expected holds"),
     (("c", 1.0, "about 3"), "expected is 'about 3'"),
     (("c", 1.0, "< 3", 0.1), "with tol 0.1"),
