@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ntk_helpers import MLP, activation_names, nngp, ntk
-from ntk_helpers.infinite import _kernels_at
+from ntk_helpers import MLP, activation_names, infinite, nngp, ntk
+from ntk_helpers.infinite import _kernels, _kernels_by_layers
 from ntk_helpers.neural_tangents_compat import stax
+from ntk_helpers.recursion import Pairs, recursion
 
 STAX = {
     "relu": stax.Relu, "leaky_relu": lambda: stax.LeakyRelu(0.01), "erf": stax.Erf, "gelu": stax.Gelu, "sin": stax.Sin,
@@ -88,6 +89,85 @@ def test_float32_stays_accurate_in_depth(name):
     assert np.abs(single - exact).max() / exact.max() < 1e-4
 
 
+ANGLES = np.array([0, 1e-4, 1e-2, 1, np.pi / 2, np.pi])
+VARIANCES = {
+    "relu": [(2.0, 0.0, 1e-5), (2.0, 0.1, 1.5e-5), (1.0, 1.0, 1e-5)],
+    "erf": [(1.3758, 0.05, 1e-5), (1.0, 0.1, 1e-5)],
+    "tanh": [(1.0, 0.1, 1e-4)],
+}  # with the tolerance in float32
+
+
+def tangent_at_angles(net, dtype):
+    """Θ for |x|²/d = 1 against itself, then against 1 and 0.3 at ANGLES; the same numbers in both precisions."""
+    theta = np.concatenate([[0.0], ANGLES, ANGLES])
+    gap, anti = (np.float32(v).astype(dtype)[None] for v in (2 * np.sin(theta / 2) ** 2, 2 * np.cos(theta / 2) ** 2))
+    q2 = np.float32([1.0] * 7 + [0.3] * 6).astype(dtype)
+    tangent = jax.jit(recursion)(net, np.ones(net.depth), Pairs(q2[:1], q2, gap, anti))[1][0]
+    assert tangent.dtype == dtype
+    return np.asarray(tangent, float)
+
+
+@pytest.mark.parametrize("name", VARIANCES)
+@pytest.mark.parametrize("depth", [2, 20, 200, 1000])
+def test_float32_given_norms_and_angle(name, depth):
+    """At every depth, at criticality too, relative to Θ(x, x)."""
+    for sigma_w2, sigma_b2, tolerance in VARIANCES[name]:
+        net = MLP(depth, 1, activation=name, sigma_w2=sigma_w2, sigma_b2=sigma_b2)
+        single, exact = (tangent_at_angles(net, dtype) for dtype in (np.float32, np.float64))
+        assert np.abs(single - exact).max() < tolerance * exact[0]
+
+
+def on_the_sphere(n, d=5, norm=1.7, seed=6):
+    x = np.random.default_rng(seed).normal(size=(n, d))
+    x *= norm / np.linalg.norm(x, axis=1, keepdims=True)
+    x[1], x[2] = x[0], -x[0]
+    x[3] = x[0] + 1e-9 * x[4]
+    return x * (norm / np.linalg.norm(x, axis=1, keepdims=True))
+
+
+@pytest.mark.parametrize("net", [
+    MLP(300, 7), MLP(40, 7, sigma_b2=0.1, parameterization="standard"), MLP(40, 7, activation="leaky_relu"),
+    MLP(3, 7, activation="erf", sigma_w2=2.8, sigma_b2=0.1),
+], ids=lambda net: f"{net.activation}-{net.depth}")  # fmt: skip
+def test_profile_equals_the_recursion(net, monkeypatch):
+    x = on_the_sphere(50)
+    by_layers = _kernels(net, x, None)
+    monkeypatch.setattr(infinite, "PROFILE_FROM", 1)
+    assert infinite._profile_pays(net, x, None)
+    for kernel, expected in zip(_kernels(net, x, None), by_layers):
+        np.testing.assert_allclose(kernel, expected, atol=1e-10 * expected.max())
+
+
+def test_profile_of_homogeneous_activations_takes_any_norms(monkeypatch):
+    x = np.random.default_rng(8).normal(size=(40, 3))
+    x[5] = 0
+    expected = _kernels(MLP(30, 1), x, None)
+    monkeypatch.setattr(infinite, "PROFILE_FROM", 1)
+    assert infinite.fit_profile(MLP(30, 1), np.ones(30), x, None) is not None
+    for kernel, by_layers in zip(_kernels(MLP(30, 1), x, None), expected):
+        np.testing.assert_allclose(kernel, by_layers, atol=1e-10 * by_layers.max())
+
+
+@pytest.mark.parametrize("why, net, x", [
+    ("norms differ", MLP(30, 1, sigma_b2=0.1), np.random.default_rng(8).normal(size=(40, 3))),
+    ("the peak at 0 is too narrow", MLP(200, 1, activation="erf", sigma_w2=2.8, sigma_b2=0.1), on_the_sphere(40)),
+    ("it overflows", MLP(3000, 1, sigma_w2=10.0), on_the_sphere(40)),
+    ("all inputs are 0", MLP(30, 1, sigma_b2=0.1), np.zeros((40, 3))),
+])  # fmt: skip
+def test_no_profile_where(why, net, x):
+    assert infinite.fit_profile(net, np.ones(net.depth), x, None) is None
+
+
+@pytest.mark.parametrize("net", [MLP(1, 1), MLP(3, 1, sigma_b2=0.5), MLP(3, 1, activation="erf", sigma_b2=0.5)])
+@pytest.mark.parametrize("kernel", [nngp, ntk])
+def test_gradient_at_a_zero_input(net, kernel, x1):
+    def value(z):
+        return kernel(net, z[None], jnp.asarray(x1[:1]))[0, 0]
+
+    numeric = [(value(step) - value(-step)) / 2e-5 for step in 1e-5 * jnp.eye(3)]
+    np.testing.assert_allclose(jax.grad(value)(jnp.zeros(3)), numeric, rtol=1e-8)
+
+
 @pytest.mark.parametrize("name", activation_names())
 def test_gradients_are_finite_at_equal_antipodal_and_zero_inputs_and_right_elsewhere(name, x1, x2):
     weights = jnp.asarray([1.0, 2.0, 3.0, 4.0])
@@ -95,7 +175,7 @@ def test_gradients_are_finite_at_equal_antipodal_and_zero_inputs_and_right_elsew
     @jax.jit
     def total(sigma_w2, sigma_b2, a, b):
         net = MLP(3, 1, activation=name, sigma_w2=sigma_w2, sigma_b2=sigma_b2)
-        return weights @ (ntk(net, a, b) + nngp(net, a, b)) @ weights
+        return weights @ sum(_kernels(net, a, b)) @ weights
 
     gradient = jax.jit(jax.grad(total, argnums=(0, 1, 2, 3)))
     special = jnp.concatenate([jnp.asarray(x1[:2]), -x1[:1], jnp.zeros((1, 3))])
@@ -141,10 +221,10 @@ def test_standard_parameterization_is_the_rescaled_sum_of_layers(x1):
 def test_one_compilation_serves_all_widths_and_variances(x1):
     x1 = jnp.asarray(x1)
     ntk(MLP(3, 7), x1)
-    before = _kernels_at._cache_size()
+    before = _kernels_by_layers._cache_size()
     for width, variance in ((8, 1.0), (900, 2.5)):
         ntk(MLP(3, width, 2, sigma_w2=variance), x1)
-    assert _kernels_at._cache_size() == before
+    assert _kernels_by_layers._cache_size() == before
 
 
 def test_vmap_over_variances(x1):

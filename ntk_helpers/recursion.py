@@ -1,0 +1,97 @@
+r"""The recursion over layers of the infinite-width kernels, for given variances and correlations.
+
+It carries, for every pair of inputs, the preactivations' correlation $c$ as `gap` $= 1 - c$, the
+tangent kernel, and for every input the variance $q$. Each layer adds a bias and rescales, which in
+terms of the gap needs no difference of nearly equal numbers.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ntk_helpers.activations import safe_sqrt
+from ntk_helpers.mlp import MLP
+
+__all__ = ["Pairs", "recursion", "root"]
+
+
+class Pairs(NamedTuple):
+    """Variances (n1,), (n2,) and correlation (n1, n2), as 1 - c and 1 + c, of a layer's values.
+
+    Where a variance is 0, c is 0, and the root of the variance is taken as 1: in the inputs this keeps
+    the gradient of the covariance.
+    """
+
+    q1: Array
+    q2: Array
+    gap: Array
+    anti: Array
+
+    def covariance(self) -> Array:
+        return root(self.q1)[:, None] * root(self.q2) * (1 - self.gap)
+
+
+def root(q: Array) -> Array:
+    """The square root, and 1 at 0."""
+    return jnp.sqrt(jnp.where(q > 0, q, 1.0))
+
+
+def recursion(net: MLP, fan_in: Float[Array, " depth"], inputs: Pairs) -> tuple[Array, Array]:
+    """NNGP and tangent kernel of the output, given |x|²/d and the correlations of the inputs."""
+    standard = net.parameterization == "standard"
+    weight = jnp.asarray(fan_in, inputs.gap.dtype) if standard else jnp.broadcast_to(net.sigma_w2, net.depth)
+    bias = 1.0 if standard else net.sigma_b2
+
+    def layer(state, at):
+        weight, first = at
+        q1, q2, gap, tangent = state
+        pairs = Pairs(q1, q2, gap, jnp.where(first, start.anti, 2 - gap))
+        phi = _activate(net, pairs)
+        slope = net.phi.slope(q1[:, None], q2, pairs.gap, pairs.anti)
+        tangent = weight * phi.covariance() + bias + net.sigma_w2 * slope * tangent
+        return (*_affine(net, phi)[:3], tangent.astype(gap.dtype)), None
+
+    start = _affine(net, inputs)
+    tangent = (weight[0] * inputs.covariance() + bias).astype(inputs.gap.dtype)
+    # Only the inputs' 1 + c has digits that 1 - c has lost: it is kept, and not carried from layer to layer.
+    layers = weight[1:], jnp.arange(1, net.depth) == 1
+    (*pairs, tangent), _ = jax.lax.scan(layer, (*start[:3], tangent), layers)
+    return Pairs(*pairs, start.anti).covariance(), tangent
+
+
+def _affine(net: MLP, pairs: Pairs) -> Pairs:
+    """Scale by sigma_w2 and add sigma_b2: the bias is a common part of both, so it only closes the gap."""
+    a1, a2 = net.sigma_w2 * pairs.q1, net.sigma_w2 * pairs.q2
+    q1, q2 = a1 + net.sigma_b2, a2 + net.sigma_b2
+    norm, common = _norm(q1, q2), _norm(a1, a2)
+    lengths = (safe_sqrt(a1)[:, None] - safe_sqrt(a2)) ** 2
+    unequal = net.sigma_b2 * lengths / jnp.where(norm > 0, norm + common + net.sigma_b2, 1.0)
+    at_zero = net.sigma_w2 * pairs.covariance()  # 0 where it is used; its gradient is not
+    minus = jnp.where(common > 0, common * pairs.gap, -at_zero)
+    plus = jnp.where(common > 0, common * pairs.anti, at_zero)
+    divisor = root(q1)[:, None] * root(q2)
+    gap = jnp.where(norm > 0, unequal + minus, divisor - at_zero) / divisor
+    anti = jnp.where(norm > 0, norm - common + net.sigma_b2 + plus, divisor + at_zero) / divisor
+    return Pairs(q1, q2, gap, anti)
+
+
+def _norm(q1: Array, q2: Array) -> Array:
+    return safe_sqrt(q1)[:, None] * safe_sqrt(q2)
+
+
+def _activate(net: MLP, pairs: Pairs) -> Pairs:
+    phi = net.phi
+    e1, e2 = phi.aligned(pairs.q1, pairs.q1), phi.aligned(pairs.q2, pairs.q2)
+    norm = _norm(e1, e2)
+    if phi.homogeneous:
+        closed = phi.drop(1.0, 1.0, pairs.gap, pairs.anti) / phi.aligned(1.0, 1.0)
+    else:
+        q1, q2 = pairs.q1[:, None], pairs.q2[None, :]
+        # Of second order in q1 - q2: where that is below rounding, the difference would only add noise.
+        equal = jnp.abs(q1 - q2) < jnp.finfo(norm.dtype).eps ** 0.5 / 8 * (q1 + q2)
+        unequal = jnp.where(equal, 0.0, norm - phi.aligned(q1, q2))
+        closed = (unequal + phi.drop(q1, q2, pairs.gap, pairs.anti)) / jnp.where(norm > 0, norm, 1.0)
+    gap = jnp.where(norm > 0, closed, 1.0)
+    return Pairs(e1, e2, gap, 2 - gap)
