@@ -5,9 +5,11 @@ from ntk_helpers.book import check
 from ntk_helpers.empirical import empirical_ntk
 from ntk_helpers.infinite import nngp, ntk
 from ntk_helpers.mlp import MLP
+from ntk_helpers.sampling import NTKSamples, sample_ntk
 
 __all__ = [
     "MLP",
+    "NTKSamples",
     "Activation",
     "activation_names",
     "check",
@@ -17,5 +19,6 @@ __all__ = [
     "ntk",
     "quadrature",
     "register_activation",
+    "sample_ntk",
 ]
 __version__ = "0.1.0"

@@ -1,17 +1,39 @@
 """Checks of arguments, made before any heavy work. Inside `jit` only shapes can be checked."""
 
+import operator
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-__all__ = ["check_batches", "check_choice", "check_finite", "check_points"]
+__all__ = ["check_batches", "check_choice", "check_finite", "check_points", "check_size", "check_variance"]
 
 
 def check_choice(name: str, value: object, allowed) -> None:
     """Raise `ValueError` unless `value` is one of `allowed`."""
     if value not in allowed:
         raise ValueError(f"{name} is {value!r}; expected one of {', '.join(map(repr, allowed))}.")
+
+
+def check_size(name: str, size: object) -> int:
+    """Return an integer of any type as an int, or raise `ValueError` unless it is at least 1."""
+    try:
+        count = 0 if isinstance(size, bool) else operator.index(size)
+    except TypeError:
+        count = 0
+    if count < 1:
+        raise ValueError(f"{name} is {size!r}; expected an integer of at least 1.")
+    return count
+
+
+def check_variance(name: str, variance: object) -> None:
+    """Raise `ValueError` unless every number in a concrete `variance` is real, finite and at least 0."""
+    if isinstance(variance, jax.core.Tracer):
+        return
+    real = any(jnp.issubdtype(getattr(variance, "dtype", type(variance)), kind) for kind in (jnp.integer, jnp.floating))
+    if not real or not ((np.asarray(variance) >= 0) & (np.asarray(variance) < np.inf)).all():
+        raise ValueError(f"{name} is {variance!r}; expected a variance, finite and at least 0.")
 
 
 def check_finite(name: str, x: Array) -> None:

@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+import json
 import re
 from collections.abc import Sequence
 
@@ -64,9 +65,9 @@ def slider(figs: Sequence[Figure], labels: Sequence, *, label: str, name: str, c
         f'<img src="{_data_uri(fig, "webp")}" alt="{html.escape(alt)}" width="{_width(fig)}" style="{style}"{" hidden" if i else ""}>'
         for i, (fig, alt) in enumerate(zip(figs, alts))
     )
-    values = html.escape("|".join(map(str, labels)))
+    values = html.escape(json.dumps([str(value) for value in labels], ensure_ascii=False))
     move = (
-        "const f=this.closest('figure'),t=this.dataset.labels.split('|')[this.value];"
+        "const f=this.closest('figure'),t=JSON.parse(this.dataset.labels)[this.value];"
         "f.querySelectorAll('img').forEach((m,i)=>m.hidden=i!=this.value);"
         "f.querySelector('output').textContent=t;this.setAttribute('aria-valuetext',t)"
     )

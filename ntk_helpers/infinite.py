@@ -38,9 +38,9 @@ def ntk(net: MLP, x1: Float[Array, "n1 d"], x2: Float[Array, "n2 d"] | None = No
 
     $\Theta^1 = K^1$, $\Theta^{l+1} = K^{l+1} + \sigma_w^2 E[\phi'(u)\phi'(v)]\,\Theta^l$ (Jacot et al. 2018, Thm 1).
 
-    In the standard parameterization the sum over parameters grows with the width $n$, and the value at
-    `net.width` is returned: $\Theta^1 = x^\top x' + 1$,
-    $\Theta^{l+1} = n\,E[\phi(u)\phi(v)] + 1 + \sigma_w^2 E[\phi'(u)\phi'(v)]\,\Theta^l$, which the mean of the finite
+    In the standard parameterization the sum over parameters grows with the widths $n_l$ of the hidden layers, and
+    the value at `net.width` is returned: $\Theta^1 = x^\top x' + 1$,
+    $\Theta^{l+1} = n_l\,E[\phi(u)\phi(v)] + 1 + \sigma_w^2 E[\phi'(u)\phi'(v)]\,\Theta^l$, which the mean of the finite
     kernel approaches with relative error $O(1/n)$ (Hanin & Nica 2020; the parameterization: Sohl-Dickstein et al. 2020).
     `x2` defaults to `x1`. Raises `ValueError` for inputs that are not finite (n, d) arrays. Profiles of one
     angle and derivatives at 0: as for `nngp`.

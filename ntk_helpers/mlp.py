@@ -8,26 +8,23 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from ntk_helpers._inputs import check_choice, check_points
+from ntk_helpers._inputs import check_choice, check_points, check_size, check_variance
 from ntk_helpers.activations import Activation, get_activation
 
 __all__ = ["MLP", "PARAMETERIZATIONS"]
 
 PARAMETERIZATIONS = ("ntk", "standard")
+VARIANCES = ("sigma_w2", "sigma_b2")
 
 
-@partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["sigma_w2", "sigma_b2"],
-    meta_fields=["depth", "width", "d_out", "activation", "parameterization"],
-)
+@jax.tree_util.register_pytree_with_keys_class
 @dataclass(frozen=True)
 class MLP:
     r"""A fully connected network of `depth` weight layers: depth 1 is a linear model.
 
-    $z^1 = \mathrm{affine}(x)$, $z^{l+1} = \mathrm{affine}(\phi(z^l))$, output $f(x) = z^L$, with hidden
-    layers of `width` units. The two parameterizations give the same functions at initialization and
-    different tangent kernels:
+    $z^1 = \mathrm{affine}(x)$, $z^{l+1} = \mathrm{affine}(\phi(z^l))$, output $f(x) = z^L$. `width` is the number of
+    units of every hidden layer, or a tuple with a number for each of the depth - 1. The two parameterizations
+    give the same functions at initialization and different tangent kernels:
 
     - `"ntk"`: $\mathrm{affine}(a) = \sigma_w a W/\sqrt{n} + \sigma_b b$ with $W_{ij}, b_j \sim N(0, 1)$ and $n$ the
       fan-in (Jacot et al. 2018, section 2);
@@ -39,7 +36,7 @@ class MLP:
     """
 
     depth: int
-    width: int
+    width: int | tuple[int, ...]
     d_out: int = 1
     activation: str = "relu"
     sigma_w2: float = 2.0
@@ -47,40 +44,57 @@ class MLP:
     parameterization: str = "ntk"
 
     def __post_init__(self):
-        for name in ("depth", "width", "d_out"):
-            size = getattr(self, name)
-            if not isinstance(size, int) or size < 1:
-                raise ValueError(f"{name} is {size!r}; expected an integer of at least 1.")
+        depth = check_size("depth", self.depth)
+        if isinstance(self.width, (tuple, list)):
+            if len(self.width) != depth - 1:
+                raise ValueError(f"width is {self.width!r}; expected one number, or {depth - 1} for depth {depth}.")
+            width = tuple(check_size("width", each) for each in self.width)
+        else:
+            width = check_size("width", self.width)
+        for name, size in (("depth", depth), ("width", width), ("d_out", check_size("d_out", self.d_out))):
+            object.__setattr__(self, name, size)
         check_choice("parameterization", self.parameterization, PARAMETERIZATIONS)
         get_activation(self.activation)
-        for name in ("sigma_w2", "sigma_b2"):
-            variance = getattr(self, name)
-            if isinstance(variance, (int, float, np.number)) and not 0 <= variance < float("inf"):
-                raise ValueError(f"{name} is {variance!r}; expected a variance, finite and at least 0.")
+        for name in VARIANCES:
+            check_variance(name, getattr(self, name))
+
+    def tree_flatten_with_keys(self):
+        static = dict(vars(self))
+        leaves = tuple((jax.tree_util.GetAttrKey(name), static.pop(name)) for name in VARIANCES)
+        return leaves, tuple(static.items())
+
+    @classmethod
+    def tree_unflatten(cls, static, variances):
+        """Unchecked, unlike the constructor: the leaves of a tree may be gradients, of any sign, or placeholders."""
+        net = object.__new__(cls)
+        vars(net).update(static, **dict(zip(VARIANCES, variances)))
+        return net
 
     @property
     def phi(self) -> Activation:
         """The network's activation with its dual maps."""
         return get_activation(self.activation)
 
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Units of each hidden layer, depth - 1 numbers."""
+        return self.width if isinstance(self.width, tuple) else (self.width,) * (self.depth - 1)
+
     def fan_in(self, d_in: int) -> tuple[int, ...]:
         """Fan-in of each weight layer for inputs of `d_in` features."""
-        return (d_in, *[self.width] * (self.depth - 1))
+        return (d_in, *self.widths)
 
     def init(self, key: Array, d_in: int, dtype=float) -> PyTree:
         """Draw parameters: a list over layers of `{"w": (fan_in, fan_out), "b": (fan_out,)}`."""
-        if not isinstance(d_in, int) or d_in < 1:
-            raise ValueError(f"d_in is {d_in!r}; expected an integer of at least 1.")
-        return _init(self, key, d_in, jax.dtypes.canonicalize_dtype(dtype).name)
+        return _init(self, key, check_size("d_in", d_in), jax.dtypes.canonicalize_dtype(dtype).name)
 
     def apply(self, params: PyTree, x: Float[Array, "n d"]) -> Float[Array, "n o"]:
         """Outputs of the network at inputs `x`."""
         x, _ = check_points(x)
-        if len(params) != self.depth or params[0]["w"].shape[0] != x.shape[1]:
-            raise ValueError(
-                f"params hold {len(params)} layers for {params[0]['w'].shape[0]} features; "
-                f"expected {self.depth} layers for {x.shape[1]} features, as init(key, {x.shape[1]}) gives."
-            )
+        shapes = [layer["w"].shape for layer in params]
+        expected = list(zip(self.fan_in(x.shape[1]), (*self.widths, self.d_out)))
+        if shapes != expected:
+            raise ValueError(f"params hold weights of shapes {shapes}; expected {expected}, as init(key, {x.shape[1]}) gives.")
         return self.preactivations(params, x)[-1]
 
     def preactivations(self, params: PyTree, x: Float[Array, "n d"]) -> list[Float[Array, "n m"]]:
@@ -102,17 +116,23 @@ class MLP:
 @partial(jax.jit, static_argnums=(2, 3))
 def _init(net: MLP, key: Array, d_in: int, dtype: str) -> PyTree:
     fan_in = net.fan_in(d_in)
-    fan_out = (*fan_in[1:], net.d_out)
-    # One draw for all hidden layers compiles faster than one each; the biases are one more row of the weights.
-    rows = [n + 1 for n in fan_in]
-    body, head = (
-        jax.random.normal(k, shape, dtype)
-        for k, shape in zip(jax.random.split(key), ((sum(rows[:-1]), net.width), (rows[-1], net.d_out)))
-    )
-    blocks = [*jnp.split(jax.lax.optimization_barrier(body), np.cumsum(rows[:-1]))[:-1], head]
+    # The biases are one more row of the weights.
+    blocks = (_uniform_blocks if len(set(net.widths)) < 2 else _blocks)(net, key, [n + 1 for n in fan_in], dtype)
     params = [{"w": block[:-1], "b": block[-1]} for block in blocks]
     if net.parameterization == "ntk":
         return params
     return [
         {"w": jnp.sqrt(net.sigma_w2 / n) * p["w"], "b": jnp.sqrt(net.sigma_b2) * p["b"]} for p, n in zip(params, fan_in)
     ]
+
+
+def _uniform_blocks(net: MLP, key: Array, rows: list[int], dtype: str) -> list[Array]:
+    """One draw for all hidden layers, which compiles faster than one each."""
+    shapes = (sum(rows[:-1]), (net.widths or (1,))[0]), (rows[-1], net.d_out)
+    body, head = (jax.random.normal(k, shape, dtype) for k, shape in zip(jax.random.split(key), shapes))
+    return [*jnp.split(jax.lax.optimization_barrier(body), np.cumsum(rows[:-1]))[:-1], head]
+
+
+def _blocks(net: MLP, key: Array, rows: list[int], dtype: str) -> list[Array]:
+    shapes = zip(rows, (*net.widths, net.d_out))
+    return [jax.random.normal(k, shape, dtype) for k, shape in zip(jax.random.split(key, net.depth), shapes)]

@@ -7,7 +7,8 @@ def pytest_terminal_summary(terminalreporter, config):
     """Group the timings by benchmark group; in a group, `ours` is compared with the fastest of the others."""
     groups = defaultdict(dict)
     for timing in config._benchmarksession.benchmarks:
-        groups[timing.group][timing.params["who"]] = timing.stats.min, timing.extra_info.get("flops")
+        time = timing.stats.min / timing.extra_info.get("draws", 1)
+        groups[timing.group][timing.params["who"]] = time, timing.extra_info.get("flops")
     write = terminalreporter.write_line
     terminalreporter.section("ratios (fastest round of each)")
     write(f"{'what':<56}{'ours':>12}{'theirs':>12}{'ratio':>9}  theirs is")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax import random
 
-from ntk_helpers import MLP, empirical_ntk, ntk
+from ntk_helpers import MLP, empirical_ntk, ntk, sample_ntk
 from ntk_helpers.neural_tangents_compat import nt, stax
 
 NET = MLP(depth=5, width=512, d_out=10, activation="relu", sigma_w2=2.0, sigma_b2=0.1)
@@ -86,6 +86,50 @@ def test_matrix_product(benchmark, who):
     benchmark.extra_info["flops"] = 2 * 4096**3
     a, b = random.normal(random.key(2), (2, 4096, 4096))
     time(benchmark, jax.numpy.matmul, a, b)
+
+
+# --- the law of the kernel at initialization: seconds for each draw, so that both sides may take their own number
+
+
+def jacobian_products(net, x):
+    """A draw as in the script of Seleznova & Kutyniok 2022: a network, its Jacobian at each input, a product for each pair."""
+    init = jax.jit(partial(net.init, d_in=x.shape[1]))
+    gradient = jax.grad(lambda params, xi: net.apply(params, xi[None])[0, 0])
+
+    def pair(params, x1, x2):
+        products = jax.tree.map(lambda a, b: (a * b).sum(), gradient(params, x1), gradient(params, x2))
+        return sum(jax.tree.leaves(products))
+
+    pairs = jax.jit(jax.vmap(jax.vmap(pair, (None, None, 0)), (None, 0, None)))
+    return lambda key: jax.block_until_ready(pairs(init(key), x, x))
+
+
+def time_draws(benchmark, draws, run):
+    """Time `run`, which makes that many draws, and report one: the call's time divided by their number."""
+    run()
+    benchmark.extra_info["draws"] = draws
+    benchmark.pedantic(run, rounds=3)
+
+
+@pytest.mark.parametrize("who", ["ours", "Jacobian products"])
+@pytest.mark.parametrize("width, ours, theirs", [(100, 500, 20), (1000, 50, 1)])
+def test_sample_ntk(benchmark, width, ours, theirs, who):
+    benchmark.group = f"a draw of the NTK, ReLU {width}, depth 51, 11 inputs"
+    net, x = MLP(51, width), random.normal(random.key(3), (11, 100))
+    if who == "ours":
+        time_draws(benchmark, ours, lambda: jax.block_until_ready(sample_ntk(net, random.key(4), x, ours)))
+        return
+    draw = jacobian_products(net, x)
+    params = net.init(random.key(4), 100)
+    np.testing.assert_allclose(draw(random.key(4)), empirical_ntk(net, params, x, output="trace"), rtol=1e-3, atol=1e-3)
+    time_draws(benchmark, theirs, lambda: [draw(key) for key in random.split(random.key(4), theirs)])
+
+
+@pytest.mark.parametrize("who", ["ours"])
+def test_sample_ntk_of_a_million_units(benchmark, who):
+    benchmark.group = "a draw of the NTK, ReLU 1,000,000, depth 3, 4 inputs"
+    x = random.normal(random.key(3), (4, 100))
+    time_draws(benchmark, 1, lambda: jax.block_until_ready(sample_ntk(MLP(3, 10**6), random.key(4), x, 1)))
 
 
 IMPORTS = {"ours": "ntk_helpers", "jax alone": "jax", "the neural-tangents layer": "ntk_helpers.neural_tangents_compat"}

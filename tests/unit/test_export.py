@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 from jax import export
 
-from ntk_helpers import MLP, activation_names, empirical_ntk, nngp, ntk
+from ntk_helpers import MLP, activation_names, empirical_ntk, nngp, ntk, sample_ntk
 
 PLATFORMS = ("cuda", "tpu")
 
@@ -32,3 +32,8 @@ def test_empirical_kernels(method, output):
     net = MLP(2, 8, 2)
     params = [{"w": (3, 8), "b": (8,)}, {"w": (8, 2), "b": (2,)}]
     assert holds_a_program(lowered(lambda p, a, b: empirical_ntk(net, p, a, b, output, method), params, (4, 3), (5, 3)))
+
+
+def test_sampled_kernels():
+    key = jax.random.key(0)
+    assert holds_a_program(lowered(lambda x: sample_ntk(MLP(4, (20, 20, 3), sigma_b2=0.1), key, x, 5), (4, 3)))

@@ -218,11 +218,28 @@ def test_standard_parameterization_is_the_rescaled_sum_of_layers(x1):
     np.testing.assert_allclose(ntk(net, x1), expected, rtol=1e-12)
 
 
+def test_standard_parameterization_with_widths_by_layer(x1):
+    """Each layer's Gram of weights grows with the width of the layer below, so the kernel is linear in each width."""
+
+    def kernel(*width, kind="standard"):
+        return np.asarray(ntk(MLP(3, width, activation="erf", sigma_w2=1.3, parameterization=kind), x1))
+
+    np.testing.assert_allclose(kernel(40, 40), ntk(MLP(3, 40, activation="erf", sigma_w2=1.3, parameterization="standard"), x1))
+    np.testing.assert_allclose(kernel(10, 40) + kernel(40, 10), kernel(10, 10) + kernel(40, 40), rtol=1e-12)
+    k = 1.3 * x1 @ x1.T / 3
+    net = MLP(3, 1, activation="erf")
+    for _ in range(2):
+        phi = net.phi.dual(np.diag(k)[:, None], np.diag(k), k)
+        k = 1.3 * phi
+    np.testing.assert_allclose(kernel(10, 41) - kernel(10, 40), phi, rtol=1e-9)
+    np.testing.assert_array_equal(kernel(10, 40, kind="ntk"), kernel(5, 3, kind="ntk"))
+
+
 def test_one_compilation_serves_all_widths_and_variances(x1):
     x1 = jnp.asarray(x1)
     ntk(MLP(3, 7), x1)
     before = _kernels_by_layers._cache_size()
-    for width, variance in ((8, 1.0), (900, 2.5)):
+    for width, variance in ((8, 1.0), (900, 2.5), ((4, 5), 1.0)):
         ntk(MLP(3, width, 2, sigma_w2=variance), x1)
     assert _kernels_by_layers._cache_size() == before
 

@@ -60,6 +60,47 @@ def test_variances_are_leaves_and_the_rest_is_static(x1):
     assert gradient.sigma_w2 != 0 and gradient.sigma_b2 != 0
 
 
+def test_the_tree_of_a_network_may_hold_what_its_constructor_refuses():
+    net = MLP(3, (4, 5), sigma_w2=1.5, sigma_b2=0.5)
+    negative = jax.tree.map(lambda v: -v, net)
+    assert (negative.sigma_w2, negative.sigma_b2, negative.width) == (-1.5, -0.5, (4, 5))
+    assert jax.tree.map(lambda v: -v, negative) == net
+    assert jax.tree.structure(net) != jax.tree.structure(MLP(3, (5, 4)))
+    assert [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(net)] == [".sigma_w2", ".sigma_b2"]
+
+
+def test_any_integers_are_sizes(x1):
+    net = MLP(np.int64(3), [np.int32(5), 7], np.int8(2))
+    assert (net.depth, net.width, net.d_out) == (3, (5, 7), 2) and type(net.depth) is int
+    assert hash(net) == hash(MLP(3, (5, 7), 2))
+    assert net.apply(net.init(jax.random.key(0), np.int64(3)), x1).shape == (4, 2)
+
+
+@pytest.mark.parametrize("kind", ["ntk", "standard"])
+def test_widths_by_layer(kind, x1):
+    net = MLP(4, (5, 5, 300), 2, "tanh", 1.5, 0.25, kind)
+    params = net.init(jax.random.key(3), 3)
+    assert [p["w"].shape for p in params] == [(3, 5), (5, 5), (5, 300), (300, 2)]
+    assert [p["b"].shape for p in params] == [(5,), (5,), (300,), (2,)]
+    sample, variance = params[2]["w"], 1.0 if kind == "ntk" else 0.3
+    assert np.mean(np.square(sample)) == pytest.approx(variance, rel=4 * (2 / sample.size) ** 0.5)
+    assert net.apply(params, x1).shape == (4, 2)
+
+
+def test_equal_widths_draw_what_one_width_draws():
+    for one, many in ((MLP(3, 5), MLP(3, (5, 5))), (MLP(1, 5), MLP(1, ()))):
+        for a, b in zip(*(jax.tree.leaves(net.init(jax.random.key(0), 3)) for net in (one, many))):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_the_stream_of_random_numbers_is_kept():
+    """Stored outputs of the chapters hang on it."""
+    hidden, head = (jax.random.normal(k, shape) for k, shape in zip(jax.random.split(jax.random.key(0)), ((10, 5), (6, 2))))
+    for params, block in zip(MLP(3, 5, 2).init(jax.random.key(0), 3), (hidden[:4], hidden[4:], head)):
+        np.testing.assert_array_equal(params["w"], block[:-1])
+        np.testing.assert_array_equal(params["b"], block[-1])
+
+
 @pytest.mark.parametrize("wrong, message", [
     ({"depth": 0}, "depth is 0"),
     ({"depth": 2.0}, "depth is 2.0"),
@@ -70,6 +111,12 @@ def test_variances_are_leaves_and_the_rest_is_static(x1):
     ({"sigma_w2": -1.0}, "sigma_w2 is -1.0"),
     ({"sigma_b2": float("nan")}, "sigma_b2 is nan"),
     ({"sigma_w2": float("inf")}, "sigma_w2 is inf"),
+    ({"sigma_w2": "2"}, "sigma_w2 is '2'"),
+    ({"sigma_b2": None}, "sigma_b2 is None"),
+    ({"sigma_b2": jnp.asarray(-0.1)}, "sigma_b2 is Array"),
+    ({"depth": True}, "depth is True"),
+    ({"width": (3, 3)}, r"width is \(3, 3\); expected one number, or 1 for depth 2"),
+    ({"width": (0,)}, "width is 0"),
 ])  # fmt: skip
 def test_impossible_networks_are_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
@@ -81,7 +128,8 @@ def test_wrong_inputs_and_parameters_are_refused(x1):
     with pytest.raises(ValueError, match="d_in is 0"):
         net.init(jax.random.key(0), 0)
     params = net.init(jax.random.key(0), 5)
-    with pytest.raises(ValueError, match="params hold 2 layers for 5 features; expected 2 layers for 3 features"):
-        net.apply(params, x1)
+    for wrong in (params, MLP(2, 4).init(jax.random.key(0), 3), MLP(3, 3).init(jax.random.key(0), 3), []):
+        with pytest.raises(ValueError, match=r"params hold weights of shapes .*; expected \[\(3, 3\), \(3, 1\)\]"):
+            net.apply(wrong, x1)
     with pytest.raises(ValueError, match=r"x1 has shape \(3,\)"):
         net.apply(params, x1[0])
