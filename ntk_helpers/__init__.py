@@ -2,16 +2,18 @@
 
 from ntk_helpers.activations import Activation, activation_names, get_activation, quadrature, register_activation
 from ntk_helpers.book import check
-from ntk_helpers.empirical import empirical_ntk
+from ntk_helpers.empirical import NTKCost, empirical_ntk, empirical_ntk_cost
 from ntk_helpers.infinite import nngp, ntk
 from ntk_helpers.mlp import MLP
 
 __all__ = [
     "MLP",
+    "NTKCost",
     "Activation",
     "activation_names",
     "check",
     "empirical_ntk",
+    "empirical_ntk_cost",
     "get_activation",
     "nngp",
     "ntk",
