@@ -103,7 +103,13 @@ def _cost(apply, params, x1, x2, output, method, memory_budget) -> NTKCost:
 
 @lru_cache(maxsize=256)
 def _cached_cost(structure, shapes, output, method, budget):
-    return estimate(*jax.tree.unflatten(structure, shapes), output, method, budget)
+    found = []
+
+    def trace(apply, params, x1, x2):
+        found.append(estimate(apply, params, x1, x2, output, method, budget))
+
+    jax.eval_shape(trace, *jax.tree.unflatten(structure, shapes))
+    return found[0]
 
 
 @partial(jax.jit, static_argnames=("output", "method", "block"))

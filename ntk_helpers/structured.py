@@ -36,12 +36,6 @@ class Factor:
     labels: tuple[int, ...]
     form: Callable[[Array], Array] = field(default=lambda value: jnp.reshape(value, _thick(jnp.shape(value))))
 
-    def along(self, label: int, form: Callable[[Array, int], Array]) -> "Factor":
-        """This factor with `form(array, axis)` applied to the axis of that label, if it has one."""
-        if label not in self.labels:
-            return self
-        return replace(self, form=lambda value: form(self.form(value), self.labels.index(label)))
-
 
 @dataclass(frozen=True)
 class Term:
@@ -203,31 +197,32 @@ def _multiply(program, eqn, labels, alone):
 
 
 def _pad(program, eqn, labels, alone):
-    """A part of a fused parameter: the factor that holds the axis is padded instead of the product."""
-    value, fill = eqn.invars
-    widths = eqn.params["padding_config"]
-    if not isinstance(fill, Literal) or any(label is None and width != (0, 0, 0) for label, width in zip(labels, widths)):
+    """A part of a parameter: the factor that holds the axis is padded instead of the product."""
+    value, zero = eqn.invars
+    if not _is_zero(program, zero):
         return None
-    inner = tuple(label if size > 1 else None for label, size in zip(labels, value.aval.shape))
-    if inner != tuple(labels):
-        return None
-    terms = expand(program, value, labels)
-    return terms and [_padded(term, labels, widths) for term in terms]
+    thick = [size > 1 for size in value.aval.shape]
+    terms = expand(program, value, tuple(label if keep else None for label, keep in zip(labels, thick)))
+    for label, width, keep in zip(labels, eqn.params["padding_config"], thick):
+        if terms and label is not None and width != (0, 0, 0):
+            terms = [_padded(term, label, width) if keep else term.times(_place(zero, label, width)) for term in terms]
+    return terms
 
 
-def _padded(term: Term, labels, widths) -> Term:
-    for label, width in zip(labels, widths):
-        if width == (0, 0, 0):
-            continue
-        first = next(i for i, factor in enumerate(term.factors) if label in factor.labels)
+def _padded(term: Term, label: int, width: tuple[int, int, int]) -> Term:
+    k = next(k for k, factor in enumerate(term.factors) if label in factor.labels)
+    factor = term.factors[k]
 
-        def pad(array, axis, width=width):
-            return lax.pad(array, jnp.zeros((), array.dtype), [width if i == axis else (0, 0, 0) for i in range(array.ndim)])
+    def padded(value):
+        array, axis = factor.form(value), factor.labels.index(label)
+        return lax.pad(array, jnp.zeros((), array.dtype), [width if i == axis else (0, 0, 0) for i in range(array.ndim)])
 
-        factors = list(term.factors)
-        factors[first] = factors[first].along(label, pad)
-        term = replace(term, factors=tuple(factors))
-    return term
+    return replace(term, factors=(*term.factors[:k], replace(factor, form=padded), *term.factors[k + 1 :]))
+
+
+def _place(zero: Key, label: int, width: tuple[int, int, int]) -> Factor:
+    """An axis of size 1, padded: the one-hot vector of its place."""
+    return Factor(zero, (label,), lambda value: lax.pad(jnp.ones(1), 0.0, [width]))
 
 
 # --- rules: the products
