@@ -21,7 +21,7 @@ from ntk_helpers.structured import Factor, Gradient, Term
 
 __all__ = ["OUTPUTS", "Contraction", "contract", "plan"]
 
-OUTPUTS = {"full": "ijab", "diagonal": "ija", "trace": "ij"}
+OUTPUTS = {"full": "ijab", "trace": "ij", "diagonal": "ija"}
 LETTERS = [letter for letter in ascii_letters if letter not in "ijab"]
 
 

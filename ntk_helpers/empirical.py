@@ -9,10 +9,10 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Float, PyTree
 
 from ntk_helpers._blocks import default_budget, in_blocks
+from ntk_helpers._contraction import OUTPUTS
 from ntk_helpers._cost import NTKCost, estimate
 from ntk_helpers._inputs import check_batches, check_choice, check_points
 from ntk_helpers._methods import METHODS
-from ntk_helpers._contraction import OUTPUTS
 from ntk_helpers.mlp import MLP
 
 __all__ = ["NTKCost", "empirical_ntk", "empirical_ntk_cost"]
@@ -43,7 +43,7 @@ def empirical_ntk(
       its Jacobian block. `empirical_ntk_cost` says which.
     - `"jacobian"`: both Jacobians, contracted. Memory (n1 + n2) · o · parameters.
     - `"ntk_vp"`: one vector-Jacobian and one Jacobian-vector product for each column (j, b) of the kernel.
-    - `"auto"`: the one with the fewest operations, as `empirical_ntk_cost` counts them.
+    - `"auto"`: the fewest operations, as `empirical_ntk_cost` counts them; another than structured must save half.
 
     `memory_budget` in bytes, by default half of the device's memory: inputs are taken in blocks of rows whose
     estimated memory fits; without `x2` only blocks on and above the diagonal are computed.

@@ -330,6 +330,8 @@ def test_auto_takes_the_method_with_the_fewest_operations():
     wide = MLP(3, 64, 2)
     cost = empirical_ntk_cost(wide, wide.init(random.key(0), 8), normal(0, 50, 8))
     assert cost.method == min(cost.others, key=cost.others.get) == "structured"
+    columns = empirical_ntk_cost(lambda w, x: x[:, None] * w, normal(0, 200), normal(0, 2))
+    assert columns.method == "structured" and set(columns.others) == {"structured", "jacobian", "ntk_vp"}
 
 
 # --- bad input
