@@ -67,13 +67,15 @@ def cnn(params, x):
 
 
 def transformer(params, tokens):
-    """Two blocks, causal in nothing, one embedding for tokens and logits."""
+    """Attention without a mask, and one embedding for tokens and logits."""
     h = params["embed"][tokens]
     for p in params["blocks"]:
         q, k, v = (jnp.einsum("nld,dhk->nhlk", h, p[name]) for name in "qkv")
         weights = jax.nn.softmax(q @ k.swapaxes(-1, -2) / q.shape[-1] ** 0.5)
         h = h + jnp.einsum("nhlk,hkd->nld", weights @ v, p["out"])
-        h = h + jax.nn.gelu(jax.nn.standardize(h) * p["scale"] @ p["up"]) @ p["down"]
+        z = h - h.mean(-1, keepdims=True)
+        z = z / jnp.sqrt((z**2).mean(-1, keepdims=True) + 1e-5) * p["scale"]
+        h = h + jax.nn.gelu(z @ p["up"]) @ p["down"]
     return h[:, -1] @ params["embed"].T
 
 
