@@ -38,16 +38,20 @@ def check_variance(name: str, variance: object) -> None:
 
 def check_finite(name: str, x: Array) -> None:
     """Raise `ValueError` if a concrete array holds NaN or infinity."""
-    if isinstance(x, jax.core.Tracer):
+    if isinstance(x, jax.core.Tracer | jax.ShapeDtypeStruct):
         return
     bad = int(np.size(x) - np.isfinite(np.asarray(x)).sum())
     if bad:
         raise ValueError(f"{name} holds {bad} values that are NaN or infinite, of {np.size(x)}; all must be finite.")
 
 
+def _array(x) -> Array | jax.ShapeDtypeStruct:
+    return x if isinstance(x, jax.ShapeDtypeStruct) else jnp.asarray(x)
+
+
 def check_batches(x1, x2=None) -> tuple[Array, Array | None]:
     """Return inputs of any kind as arrays of shapes (n1, ...) and (n2, ...), or raise `ValueError`."""
-    arrays = [None if x is None else jnp.asarray(x) for x in (x1, x2)]
+    arrays = [None if x is None else _array(x) for x in (x1, x2)]
     for name, x in zip(("x1", "x2"), arrays):
         if x is None:
             continue
@@ -65,7 +69,7 @@ def check_points(x1, x2=None) -> tuple[Array, Array | None]:
     for name, x in (("x1", x1), ("x2", x2)):
         if x is None:
             continue
-        x = jnp.asarray(x)
+        x = _array(x)
         if x.ndim != 2 or 0 in x.shape:
             raise ValueError(f"{name} has shape {x.shape}; expected (points, features), both at least 1.")
         if not jnp.issubdtype(x.dtype, jnp.floating):

@@ -19,7 +19,7 @@ from ntk_helpers.mlp import MLP
 
 __all__ = ["NTKSamples", "sample_ntk"]
 
-BATCH_BYTES = 2**24
+BATCH_BYTES = 2**26
 
 
 class NTKSamples(NamedTuple):

@@ -5,6 +5,7 @@ import sys
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import random
@@ -57,6 +58,73 @@ def test_empirical_ntk(benchmark, finite, output, who):
         return kernel(x1, x2, params)
 
     time(benchmark, theirs, *finite, rounds=2, expected=ours(*finite), rtol=1e-5)
+
+
+def cnn(params, x):
+    for w, b in params["convolutions"]:
+        x = jax.nn.relu(jax.lax.conv_general_dilated(x, w, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")) + b)
+    return x.mean((1, 2)) @ params["head"]
+
+
+def transformer(params, tokens):
+    """Attention without a mask, and one embedding for tokens and logits."""
+    h = params["embed"][tokens]
+    for p in params["blocks"]:
+        q, k, v = (jnp.einsum("nld,dhk->nhlk", h, p[name]) for name in "qkv")
+        weights = jax.nn.softmax(q @ k.swapaxes(-1, -2) / q.shape[-1] ** 0.5)
+        h = h + jnp.einsum("nhlk,hkd->nld", weights @ v, p["out"])
+        z = h - h.mean(-1, keepdims=True)
+        z = z / jnp.sqrt((z**2).mean(-1, keepdims=True) + 1e-5) * p["scale"]
+        h = h + jax.nn.gelu(z @ p["up"]) @ p["down"]
+    return h[:, -1] @ params["embed"].T
+
+
+def draw(key, shapes):
+    """Weights of the given shapes, with variance one over the fan-in; vectors are ones."""
+    leaves, structure = jax.tree.flatten(shapes, is_leaf=lambda s: isinstance(s, tuple) and isinstance(s[0], int))
+    keys = random.split(key, len(leaves))
+    drawn = [random.normal(k, s) / (s[0] if len(s) < 4 else s[0] * s[1] * s[2]) ** 0.5 if len(s) > 1 else jnp.ones(s) for k, s in zip(keys, leaves)]
+    return jax.tree.unflatten(structure, drawn)
+
+
+BLOCK = {"q": (64, 4, 16), "k": (64, 4, 16), "v": (64, 4, 16), "out": (4, 16, 64), "scale": (64,), "up": (64, 256), "down": (256, 64)}
+CONVOLUTIONS = [[(3, 3, n, m), (m,)] for n, m in ((3, 32), (32, 64), (64, 64))]
+ARCHITECTURES = {
+    "CNN, 3 layers, 16 images 32 × 32": (cnn, {"convolutions": CONVOLUTIONS, "head": (64, 10)}, (16, 32, 32, 3)),
+    "transformer, 2 blocks, 8 × 16 tokens of 100": (transformer, {"embed": (100, 64), "blocks": [BLOCK, BLOCK]}, (8, 16)),
+}
+
+
+@pytest.mark.parametrize("who", ["ours", *METHODS])
+@pytest.mark.parametrize("output", ["full", "trace"])
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_empirical_ntk_of_architectures(benchmark, name, output, who):
+    benchmark.group = f"empirical NTK, {output}, {name}"
+    f, shapes, shape = ARCHITECTURES[name]
+    params = draw(random.key(3), shapes)
+    x = random.normal(random.key(4), shape) if f is cnn else random.randint(random.key(4), shape, 0, 100)
+    ours = partial(empirical_ntk, f, output=output)
+    if who == "ours":
+        time(benchmark, ours, params, x, rounds=5)
+        return
+    kernel = nt.empirical_ntk_fn(f, trace_axes={"full": (), "trace": (-1,)}[output], vmap_axes=0, implementation=METHODS[who])
+    time(benchmark, lambda params, x: kernel(x, None, params), params, x, rounds=2, expected=ours(params, x), rtol=1e-4)
+
+
+TRACED = """
+import resource, jax
+from ntk_helpers import MLP, empirical_ntk
+net = MLP(depth=5, width=512, d_out=10)
+params, x = net.init(jax.random.key(0), 64), jax.random.normal(jax.random.key(1), (2000, 64))
+jax.block_until_ready(empirical_ntk(net, params, x, output="trace"))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def test_memory_of_a_large_traced_kernel():
+    """2,000 × 2,000 inputs, ReLU 4 × 512: the whole process stays within 2 GiB."""
+    kibibytes = int(subprocess.run([sys.executable, "-c", TRACED], check=True, capture_output=True, text=True).stdout)
+    assert kibibytes < 2 * 2**20
 
 
 def infinite_by_stax(depth: int):

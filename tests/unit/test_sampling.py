@@ -1,6 +1,6 @@
 """The sampled kernels have the law of direct ones: Kolmogorov–Smirnov, exact means, singular Gram matrices, parts.
 
-Every statistical test has fixed keys and was chosen before it was run: false alarms below 1e-4 a test.
+Every statistical test has fixed keys and a level below 1e-4; the power of the same statistics is a test of its own.
 """
 
 from functools import partial
