@@ -331,7 +331,8 @@ def test_auto_takes_the_method_with_the_fewest_operations():
     cost = empirical_ntk_cost(wide, wide.init(random.key(0), 8), normal(0, 50, 8))
     assert cost.method == min(cost.others, key=cost.others.get) == "structured"
     columns = empirical_ntk_cost(lambda w, x: x[:, None] * w, normal(0, 200), normal(0, 2))
-    assert columns.method == "structured" and set(columns.others) == {"structured", "jacobian", "ntk_vp"}
+    assert set(columns.others) == {"structured", "jacobian", "ntk_vp"}
+    assert columns.method == "ntk_vp" and 2 * columns.others["ntk_vp"] < columns.others["structured"]
 
 
 # --- bad input
