@@ -259,7 +259,6 @@ def quadrature(name: str, fn: Callable[[Array], Array], nodes: int = 160) -> Act
     320 nodes to be good to 1e-12 at $q = 2$), slowly where $\phi$ or $\phi'$ has a kink or $q$ is large.
     """
     grad = jnp.vectorize(jax.grad(fn))
-    coefficients = partial(_hermite_coefficients, fn, nodes=nodes)
 
     def pairs(f, q1, q2):
         dtype = jnp.result_type(q1, q2, float)
