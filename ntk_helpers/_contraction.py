@@ -62,7 +62,7 @@ def plan(program: Program, gradient: Gradient, sizes: dict[str, int], output: st
 
     A parameter that is used once has one pair: there the order of the product makes the same choice.
     """
-    bits = gradient.aval.dtype.itemsize
+    itemsize = gradient.aval.dtype.itemsize
     second = "jb" if output == "full" else "ja"
     pairs = []
     for u, v in product(gradient.terms, repeat=2):
@@ -86,8 +86,8 @@ def plan(program: Program, gradient: Gradient, sizes: dict[str, int], output: st
         if flops < direct:
             peak = max(block.entries for side in blocks for block in side)
             entries = (sizes["i"] + sizes["j"]) * sizes["a"] * size + peak
-            return Contraction(gradient, (), blocks, flops, bits * entries)
-    return Contraction(gradient, tuple(pairs), (), direct, bits * max(pair.entries for pair in pairs))
+            return Contraction(gradient, (), blocks, flops, itemsize * entries)
+    return Contraction(gradient, tuple(pairs), (), direct, itemsize * max(pair.entries for pair in pairs))
 
 
 def contract(contraction: Contraction, values: tuple[dict, dict], output: str) -> Array:

@@ -18,6 +18,8 @@ from ntk_helpers._terms import (
 
 @rule("add_any", "add")
 def _sum(program, eqn, labels, alone):
+    if len({v.aval.shape for v in eqn.invars}) > 1:
+        return None
     expanded = [expand(program, v, labels) for v in eqn.invars]
     if not any(expanded):
         return None
@@ -68,16 +70,18 @@ def _multiply(program, eqn, labels, alone):
     if split := scaling(program, eqn):
         terms = expand(program, split[0], labels, alone)
         return terms and [term.times(split[1]) for term in terms]
-    for v, other in (eqn.invars, eqn.invars[::-1]):
-        if eqn.primitive.name == "mul" and not program.depends(other):
-            terms = expand(program, v, labels)
-            return terms and [term.times(*factors_of(program, other, labels)) for term in terms]
+    for operands in (eqn.invars, eqn.invars[::-1]):
+        if eqn.primitive.name == "mul" and not program.depends(operands[1]):
+            # An axis of size 1 is broadcast: the other operand holds its label.
+            own = [tuple(label if size > 1 else None for label, size in zip(labels, v.aval.shape)) for v in operands]
+            terms = expand(program, operands[0], own[0])
+            return terms and [term.times(*factors_of(program, operands[1], own[1])) for term in terms]
     return None
 
 
 @rule("pad")
 def _pad(program, eqn, labels, alone):
-    """A part of a parameter: the factor that holds the axis is padded instead of the product."""
+    """A part of a parameter: the factors that hold the axis are padded instead of the product."""
     value, zero = eqn.invars
     if not is_zero(program, zero):
         return None
@@ -90,14 +94,18 @@ def _pad(program, eqn, labels, alone):
 
 
 def _padded(term: Term, label: int, width: tuple[int, int, int]) -> Term:
-    k = next(k for k, factor in enumerate(term.factors) if label in factor.labels)
-    factor = term.factors[k]
+    def padded(factor: Factor) -> Factor:
+        if label not in factor.labels:
+            return factor
+        axis = factor.labels.index(label)
 
-    def padded(value):
-        array, axis = factor.form(value), factor.labels.index(label)
-        return lax.pad(array, jnp.zeros((), array.dtype), [width if i == axis else (0, 0, 0) for i in range(array.ndim)])
+        def form(value):
+            array = factor.form(value)
+            return lax.pad(array, jnp.zeros((), array.dtype), [width if i == axis else (0, 0, 0) for i in range(array.ndim)])
 
-    return replace(term, factors=(*term.factors[:k], replace(factor, form=padded), *term.factors[k + 1 :]))
+        return replace(factor, form=form)
+
+    return replace(term, factors=tuple(map(padded, term.factors)))
 
 
 def _place(zero: Key, label: int, width: tuple[int, int, int]) -> Factor:

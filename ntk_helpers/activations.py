@@ -89,7 +89,7 @@ def _arc_series(w: Array, which: int) -> Array:
 
 @jax.custom_jvp
 def arc(sine: Array, cosine: Array) -> Array:
-    r"""The angle with that sine and cosine, in $(-\pi/2, \pi]$; for a negative sine the cosine must not be negative.
+    r"""The angle with that sine and cosine, in $[-\pi/2, \pi]$; for a negative sine the cosine must not be negative.
 
     The library's `arctan2` calls a scalar routine for every element on CPUs, which takes ten times as long.
     """
@@ -108,7 +108,7 @@ def _arc_jvp(primals, tangents):
 def angle(gap: Array, anti: Array) -> Array:
     r"""$\theta = \arccos c$ from $1 - c$ and $1 + c$, with all its digits near 0 and near $\pi$.
 
-    Its derivative is infinite at both ends, and taken as 0 there.
+    Derivatives are taken along gap + anti = 2. At both ends they are infinite, and taken as 0.
     """
     w = jnp.minimum(gap, anti)
     acute = safe_sqrt(w) * _arc_series(w, 0)
@@ -316,7 +316,7 @@ def get_activation(name: str) -> Activation:
 def register_activation(activation: Activation) -> None:
     """Make an activation known by its name, for example `register_activation(quadrature("softplus", jax.nn.softplus))`.
 
-    Raises `ValueError` for a name that is taken or a function that is not elementwise.
+    Raises `ValueError` for a name that is taken or a function that changes the shape of its input.
     """
     if activation.name in _REGISTRY:
         raise ValueError(f"activation {activation.name!r} is registered already; expected a new name.")

@@ -5,6 +5,7 @@ from functools import lru_cache, partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, PyTree
 
@@ -45,14 +46,16 @@ def empirical_ntk(
     - `"ntk_vp"`: one vector-Jacobian and one Jacobian-vector product for each column (j, b) of the kernel.
     - `"auto"`: the fewest operations, as `empirical_ntk_cost` counts them; another than structured must save half.
 
-    `memory_budget` in bytes, by default half of the device's memory: inputs are taken in blocks of rows whose
-    estimated memory fits; without `x2` only blocks on and above the diagonal are computed.
+    `memory_budget` in bytes, by default half of the device's memory: inputs are taken in blocks of rows and columns whose
+    estimated memory fits; without `x2` only blocks on and above the diagonal are computed (then, with more than one
+    block, not differentiable in reverse mode).
 
-    The products run at full float32 precision also on hardware with a faster, coarser one. The gradient of the kernel
+    All products run at full float32 precision, also on hardware with a faster, coarser one. The gradient of the kernel
     with respect to an `MLP`'s `sigma_b2` is infinite at 0, where the scale of its biases is a square root.
 
     Raises `ValueError` for unknown names, inputs that are not finite, parameters that are not floating, an `f` whose
-    output is not (n, o) or whose rows depend on one another, and a kernel that does not fit into the budget.
+    output is not (n, o) or whose first row changes beside another (not inside `jit`), and a kernel that does not fit
+    into the budget. Define `f` once: a new lambda in every call is analysed anew.
     """
     apply, params, x1, x2 = _checked(f, params, x1, x2, output, method)
     cost = _cost(apply, params, x1, x2, output, method, memory_budget)
@@ -72,7 +75,7 @@ def empirical_ntk_cost(
 ) -> NTKCost:
     """What `empirical_ntk` would do with the same arguments, and its estimated FLOPs and bytes, before any work.
 
-    Arrays may be `jax.ShapeDtypeStruct`. `print(cost)` shows how each parameter is handled. Raises as `empirical_ntk`.
+    Arrays may be `jax.ShapeDtypeStruct`. `print(cost)` shows how each parameter is handled. Raises as `empirical_ntk`, except that `f` is not run.
     """
     return _cost(*_checked(f, params, x1, x2, output, method), output, method, memory_budget)
 
@@ -101,7 +104,7 @@ def _cost(apply, params, x1, x2, output, method, memory_budget) -> NTKCost:
     return _cached_cost(structure, shapes, output, method, budget)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=32)
 def _cached_cost(structure, shapes, output, method, budget):
     found = []
 
@@ -114,15 +117,18 @@ def _cached_cost(structure, shapes, output, method, budget):
 
 @partial(jax.jit, static_argnames=("output", "method", "block"))
 def _kernel(apply, params, x1, x2, output, method, block):
-    prepare, combine = METHODS[method](apply, params, x1[0], output)
-    return in_blocks(prepare, combine, x1, x2, block)
+    with jax.default_matmul_precision("highest"):
+        prepare, combine = METHODS[method](apply, params, x1[0], output)
+        return in_blocks(prepare, combine, x1, x2, block)
 
 
 def _check_rows(apply, params, x) -> None:
-    """Raise `ValueError` if the first row's output changes beside the last row; inside `jit` nothing is checked."""
-    if len(x) == 1 or any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((apply, params, x))):
+    """Raise `ValueError` if the first row's output changes beside another row; inside `jit` nothing is checked."""
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((apply, params, x))):
         return
-    change, size = _change_beside_another_row(apply, params, x[:1], x[-1:])
+    rows = np.asarray(x).reshape(len(x), -1)
+    other = int((rows != rows[0]).any(1).argmax())  # the first that differs
+    change, size = _change_beside_another_row(apply, params, x[:1], x[other : other + 1])
     if change > jnp.finfo(change.dtype).eps ** 0.5 * size:
         raise ValueError(
             f"f changes a row's output by {change:.2g} when another row is beside it; expected rows that do not depend on "

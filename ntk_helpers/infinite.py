@@ -25,9 +25,9 @@ def nngp(net: MLP, x1: Float[Array, "n1 d"], x2: Float[Array, "n2 d"] | None = N
     Gaussian of covariance $K^l$ (Lee et al. 2018, eq. 5; Jacot et al. 2018, Prop. 1). `x2` defaults to
     `x1`. The width does not enter. Raises `ValueError` for inputs that are not finite (n, d) arrays.
 
-    Where all norms are equal, or for ReLU and its like without bias, a kernel is a function of one
-    angle, and a large or deep one is read off a fit of that function (to 1e-11; not inside `jit`, where
-    norms are not known). Derivatives where a layer's variance is 0, that is at x = 0 without bias, are
+    Where all norms are equal, or for ReLU and its like without bias in the NTK parameterization, a kernel is a
+    function of one angle, and a large or deep one is read off a fit of that function (to 1e-11 of its largest
+    value, or to rounding; not inside `jit`, where norms are not known). Derivatives where a layer's variance is 0, that is at x = 0 without bias, are
     those of the first layer only.
     """
     return _kernels(net, *check_points(x1, x2))[0]
@@ -41,7 +41,7 @@ def ntk(net: MLP, x1: Float[Array, "n1 d"], x2: Float[Array, "n2 d"] | None = No
     In the standard parameterization the sum over parameters grows with the widths $n_l$ of the hidden layers, and
     the value at `net.width` is returned: $\Theta^1 = x^\top x' + 1$,
     $\Theta^{l+1} = n_l\,E[\phi(u)\phi(v)] + 1 + \sigma_w^2 E[\phi'(u)\phi'(v)]\,\Theta^l$, which the mean of the finite
-    kernel approaches with relative error $O(1/n)$ (Hanin & Nica 2020; the parameterization: Sohl-Dickstein et al. 2020).
+    kernel approaches with relative error $O(1/n)$ (for ReLU: Hanin & Nica 2020; the parameterization: Sohl-Dickstein et al. 2020).
     `x2` defaults to `x1`. Raises `ValueError` for inputs that are not finite (n, d) arrays. Profiles of one
     angle and derivatives at 0: as for `nngp`.
     """

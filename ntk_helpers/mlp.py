@@ -20,7 +20,7 @@ VARIANCES = ("sigma_w2", "sigma_b2")
 @jax.tree_util.register_pytree_with_keys_class
 @dataclass(frozen=True)
 class MLP:
-    r"""A fully connected network of `depth` weight layers: depth 1 is a linear model.
+    r"""A fully connected network of `depth` weight layers: depth 1 is an affine model.
 
     $z^1 = \mathrm{affine}(x)$, $z^{l+1} = \mathrm{affine}(\phi(z^l))$, output $f(x) = z^L$. `width` is the number of
     units of every hidden layer, or a tuple with a number for each of the depth - 1. The two parameterizations

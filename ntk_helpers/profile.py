@@ -38,8 +38,10 @@ class Profile(NamedTuple):
 
 def fit_profile(net: MLP, fan_in: np.ndarray, x1: Array, x2: Array | None) -> Profile | None:
     """The kernels of these inputs as functions of their angle; None where they are not, or no fit is good."""
-    eps = float(jnp.finfo(x1.dtype).eps)
-    q = np.concatenate([np.square(np.asarray(x, float)).mean(1) for x in (x1, x2) if x is not None])
+    inputs = [x for x in (x1, x2) if x is not None]
+    dtype = jnp.result_type(*inputs)
+    eps = float(jnp.finfo(dtype).eps)
+    q = np.concatenate([np.square(np.asarray(x, float)).mean(1) for x in inputs])
     scaled = net.phi.homogeneous and float(net.sigma_b2) == 0 and net.parameterization == "ntk"
     if not scaled and (q.max() == 0 or np.ptp(q) > 8 * eps * q.max()):
         return None
@@ -51,7 +53,7 @@ def fit_profile(net: MLP, fan_in: np.ndarray, x1: Array, x2: Array | None) -> Pr
     error = np.abs(chebyshev.chebval(2 * _PROBES - 1, coefficients).T - values[NODES:])
     if not (error <= max(TOLERANCE, eps) * size).all():
         return None
-    return Profile(jnp.asarray(coefficients, x1.dtype), jnp.asarray(scaled))
+    return Profile(jnp.asarray(coefficients, dtype), jnp.asarray(scaled))
 
 
 def _nodes() -> np.ndarray:

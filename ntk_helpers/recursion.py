@@ -2,7 +2,7 @@ r"""The recursion over layers of the infinite-width kernels, for given variances
 
 It carries, for every pair of inputs, the preactivations' correlation $c$ as `gap` $= 1 - c$, the
 tangent kernel, and for every input the variance $q$. Each layer adds a bias and rescales, which in
-terms of the gap needs no difference of nearly equal numbers.
+terms of the gap takes no difference of nearly equal numbers.
 """
 
 from typing import NamedTuple
@@ -40,8 +40,9 @@ def root(q: Array) -> Array:
 
 def recursion(net: MLP, fan_in: Float[Array, " depth"], inputs: Pairs) -> tuple[Array, Array]:
     """NNGP and tangent kernel of the output, given |x|²/d and the correlations of the inputs."""
+    net, fan_in = jax.tree.map(lambda v: jnp.asarray(v, inputs.gap.dtype), (net, fan_in))
     standard = net.parameterization == "standard"
-    weight = jnp.asarray(fan_in, inputs.gap.dtype) if standard else jnp.broadcast_to(net.sigma_w2, net.depth)
+    weight = fan_in if standard else jnp.broadcast_to(net.sigma_w2, net.depth)
     bias = 1.0 if standard else net.sigma_b2
 
     def layer(state, at):
@@ -51,11 +52,11 @@ def recursion(net: MLP, fan_in: Float[Array, " depth"], inputs: Pairs) -> tuple[
         phi = _activate(net, pairs)
         slope = net.phi.slope(q1[:, None], q2, pairs.gap, pairs.anti)
         tangent = weight * phi.covariance() + bias + net.sigma_w2 * slope * tangent
-        return (*_affine(net, phi)[:3], tangent.astype(gap.dtype)), None
+        return (*_affine(net, phi)[:3], tangent), None
 
     start = _affine(net, inputs)
-    tangent = (weight[0] * inputs.covariance() + bias).astype(inputs.gap.dtype)
-    # Only the inputs' 1 + c has digits that 1 - c has lost: it is kept, and not carried from layer to layer.
+    tangent = weight[0] * inputs.covariance() + bias
+    # The first layer takes 1 + c from the inputs, with all its digits; those of later layers make no difference.
     layers = weight[1:], jnp.arange(1, net.depth) == 1
     (*pairs, tangent), _ = jax.lax.scan(layer, (*start[:3], tangent), layers)
     return Pairs(*pairs, start.anti).covariance(), tangent

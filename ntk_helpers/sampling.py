@@ -36,8 +36,8 @@ def sample_ntk(
 ) -> Float[Array, "draws n n"] | NTKSamples:
     r"""Draws of the tangent kernel $\Theta$ on the inputs `x`, each of a network of its own at initialization, one output.
 
-    The law is that of `empirical_ntk(net, net.init(key, d), x)` at any width, and no approximation. With $A$ (n, m)
-    the inputs of a layer, $D$ (n, p) the derivatives of the outputs in its preactivations $H$, and $s^2 = \sigma_w^2/m$,
+    The law is that of `empirical_ntk(net, net.init(key, d), x, output="trace")` at any width, with no approximation
+    but rounding, of relative size n·eps. With $A$ (n, m) the inputs of a layer, $D$ (n, p) the derivatives of the outputs in its preactivations $H$, and $s^2 = \sigma_w^2/m$,
 
     $$\Theta = \sum_l (w_l^2 A_l A_l^\top + b^2) \circ D_l D_l^\top, \quad H = s A W + \sigma_b \mathbf 1 \beta^\top, \quad
     D_{l-1} = s\,(D W^\top) \circ \phi'(H_{l-1})$$
@@ -51,7 +51,8 @@ def sample_ntk(
       $D W^\top = (D Z^\top) Q^\top + T Z' (I - Q Q^\top)$ with $T T^\top = D D^\top$ and $Z'$ (n, m) standard normal.
 
     It is the Gaussian conditioning of the Tensor Programs proofs (Yang 2020), free of the inverse of $A A^\top$. A layer
-    where $m p \le n (m + p)$ draws $W$ itself. Inputs that are equal or opposite stay so to the last bit.
+    where $m p \le n (m + p)$ draws $W$ itself. Layer values of inputs that are
+    equal or opposite stay so to the last bit, kernel entries to rounding.
 
     `parts=True` returns an `NTKSamples`. Draw i depends on the key and on i alone, so more draws continue
     fewer. Computed in the type of `x`, float32 at least. Raises `ValueError` for a network with more than one
@@ -94,7 +95,7 @@ def _draw(net: MLP, key: Array, x: Array, ties: bool) -> NTKSamples:
     def forward(size, h, layer):
         a = net.phi.fn(h)
         out, gram, weights = affine(a, size, *layer)
-        return out, (gram, (layer[0], weights, tie(a, net.phi.derivative(h), even=True)))
+        return out, (gram, (layer[0], weights, tie(jnp.concatenate([h, a], 1), net.phi.derivative(h), even=True)))
 
     def backward(delta, kept):
         scale, weights, slope = kept
@@ -193,7 +194,7 @@ def _rotated(x: Float[Array, "n d"]) -> Float[Array, "n k"]:
 
 def _twins(x: Float[Array, "n d"]) -> Int[Array, " n"]:
     """For each input the first that equals it or its negative."""
-    return ((x[:, None] == x).all(-1) | (x[:, None] == -x).all(-1)).argmax(1)
+    return jax.lax.map(lambda row: ((x == row).all(1) | (x == -row).all(1)).argmax(), x)
 
 
 def _tie(twins: Int[Array, " n"], rows: Float[Array, "n m"], images: Float[Array, "n p"], even=False) -> Float[Array, "n p"]:

@@ -244,6 +244,13 @@ def test_one_compilation_serves_all_widths_and_variances(x1):
     assert _kernels_by_layers._cache_size() == before
 
 
+def test_variances_of_a_wider_type_than_the_inputs(x1):
+    x = jnp.asarray(x1, jnp.float32)
+    kernel = ntk(MLP(3, 5, activation="erf", sigma_w2=np.float64(1.7), sigma_b2=jnp.asarray(0.2)), x)
+    assert kernel.dtype == jnp.float32
+    np.testing.assert_array_equal(kernel, ntk(MLP(3, 5, activation="erf", sigma_w2=1.7, sigma_b2=0.2), x))
+
+
 def test_vmap_over_variances(x1):
     net = MLP(3, 1, activation="tanh")
     batch = jax.vmap(lambda s: ntk(replace(net, sigma_w2=s), jnp.asarray(x1)))(jnp.array([1.0, 2.0]))

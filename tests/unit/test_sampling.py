@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy.stats import ks_2samp
 
-from ntk_helpers import MLP, NTKSamples, empirical_ntk, sample_ntk, sampling
+from ntk_helpers import MLP, NTKSamples, activations, empirical_ntk, quadrature, sample_ntk, sampling
 
 KEY = jax.random.key(7)
 
@@ -90,6 +90,14 @@ def test_opposite_inputs_have_opposite_outputs_in_an_odd_network(x1):
         np.testing.assert_array_equal(sample.outputs[:, 4], 0)
         np.testing.assert_allclose(sample.biases[:, :, 0], sample.biases[:, :, 2], rtol=1e-9)
         np.testing.assert_allclose(sample.weights[:, :, 0], -sample.weights[:, :, 2], rtol=1e-9)
+
+
+def test_opposite_inputs_of_an_even_network_have_opposite_slopes(x1, monkeypatch):
+    """f(-x) = f(x) for every parameter, so all entries of the kernel on a pair are equal."""
+    monkeypatch.setitem(activations._REGISTRY, "cosine", quadrature("cosine", jnp.cos))
+    kernel = sample_ntk(MLP(3, 8, 1, "cosine", 2.0, 0.0), KEY, np.stack([x1[0], -x1[0]]), 20)
+    np.testing.assert_allclose(kernel[:, 0, 1], kernel[:, 0, 0], rtol=1e-10)
+    np.testing.assert_allclose(kernel[:, 1, 1], kernel[:, 0, 0], rtol=1e-10)
 
 
 @pytest.mark.parametrize("net, rows", [

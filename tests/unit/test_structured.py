@@ -192,6 +192,14 @@ def test_transformations(name):
     assert_equals_jacobian(TRANSFORMED[name], DENSE, normal(7, 4, 3), normal(8, 3, 3))
 
 
+@pytest.mark.parametrize("f", [
+    lambda p, x: jnp.einsum("nbi,bio->nbo", x, p[:2]).reshape(len(x), -1),
+    lambda p, x: x[:, 0] @ (p[1, :3] * jnp.array([[1.0], [0.0], [2.0]])),
+], ids=["batch", "mask"])  # fmt: skip
+def test_a_part_of_a_weight_whose_axis_is_in_two_factors(f):
+    assert_equals_jacobian(f, normal(0, 4, 3, 2), normal(1, 5, 2, 3))
+
+
 def test_a_weight_that_enters_otherwise_is_alone_in_falling_back():
     ways = how(TRANSFORMED["a normalized weight"], DENSE, normal(7, 4, 3))
     assert ways == {"['b']": "block", "['v']": "matrix product", "['w']": "block"}
