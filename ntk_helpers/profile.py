@@ -18,7 +18,7 @@ from numpy.polynomial import chebyshev
 
 from ntk_helpers.activations import angle
 from ntk_helpers.mlp import MLP
-from ntk_helpers.recursion import Pairs, recursion, root
+from ntk_helpers.recursion import Pairs, norm, recursion
 
 __all__ = ["Profile", "fit_profile", "kernels_of_profile"]
 
@@ -76,8 +76,7 @@ def _kernels_at_angles(net: MLP, fan_in, q, gap, anti) -> Array:
 def kernels_of_profile(profile: Profile, inputs: Pairs) -> tuple[Array, Array]:
     """NNGP and tangent kernel of these inputs."""
     y = 2 * jnp.sqrt(angle(inputs.gap, inputs.anti) / jnp.pi) - 1
-    norms = jnp.where(profile.scaled, root(inputs.q1)[:, None] * root(inputs.q2), 1.0)
-    norms = jnp.where((inputs.q1[:, None] * inputs.q2 > 0) | ~profile.scaled, norms, 0.0)
+    norms = jnp.where(profile.scaled, norm(inputs.q1, inputs.q2), 1.0)
     return tuple(norms * _clenshaw(coefficients, y) for coefficients in profile.coefficients.T)
 
 

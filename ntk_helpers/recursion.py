@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from ntk_helpers.activations import safe_sqrt
 from ntk_helpers.mlp import MLP
 
-__all__ = ["Pairs", "recursion", "root"]
+__all__ = ["Pairs", "norm", "recursion", "root"]
 
 
 class Pairs(NamedTuple):
@@ -30,7 +30,11 @@ class Pairs(NamedTuple):
     anti: Array
 
     def covariance(self) -> Array:
-        return root(self.q1)[:, None] * root(self.q2) * (1 - self.gap)
+        return _covariance(self.q1, self.q2, self.gap)
+
+
+def _covariance(q1: Array, q2: Array, gap: Array) -> Array:
+    return root(q1)[:, None] * root(q2) * (1 - gap)
 
 
 def root(q: Array) -> Array:
@@ -59,40 +63,41 @@ def recursion(net: MLP, fan_in: Float[Array, " depth"], inputs: Pairs) -> tuple[
     # The first layer takes 1 + c from the inputs, with all its digits; those of later layers make no difference.
     layers = weight[1:], jnp.arange(1, net.depth) == 1
     (*pairs, tangent), _ = jax.lax.scan(layer, (*start[:3], tangent), layers)
-    return Pairs(*pairs, start.anti).covariance(), tangent
+    return _covariance(*pairs), tangent
 
 
 def _affine(net: MLP, pairs: Pairs) -> Pairs:
     """Scale by sigma_w2 and add sigma_b2: the bias is a common part of both, so it only closes the gap."""
     a1, a2 = net.sigma_w2 * pairs.q1, net.sigma_w2 * pairs.q2
     q1, q2 = a1 + net.sigma_b2, a2 + net.sigma_b2
-    norm, common = _norm(q1, q2), _norm(a1, a2)
+    size, common = norm(q1, q2), norm(a1, a2)
     lengths = (safe_sqrt(a1)[:, None] - safe_sqrt(a2)) ** 2
-    unequal = net.sigma_b2 * lengths / jnp.where(norm > 0, norm + common + net.sigma_b2, 1.0)
+    unequal = net.sigma_b2 * lengths / jnp.where(size > 0, size + common + net.sigma_b2, 1.0)
     at_zero = net.sigma_w2 * pairs.covariance()  # 0 where it is used; its gradient is not
     minus = jnp.where(common > 0, common * pairs.gap, -at_zero)
     plus = jnp.where(common > 0, common * pairs.anti, at_zero)
     divisor = root(q1)[:, None] * root(q2)
-    gap = jnp.where(norm > 0, unequal + minus, divisor - at_zero) / divisor
-    anti = jnp.where(norm > 0, norm - common + net.sigma_b2 + plus, divisor + at_zero) / divisor
+    gap = jnp.where(size > 0, unequal + minus, divisor - at_zero) / divisor
+    anti = jnp.where(size > 0, size - common + net.sigma_b2 + plus, divisor + at_zero) / divisor
     return Pairs(q1, q2, gap, anti)
 
 
-def _norm(q1: Array, q2: Array) -> Array:
+def norm(q1: Array, q2: Array) -> Array:
+    """sqrt(q1 q2), (n1, n2)."""
     return safe_sqrt(q1)[:, None] * safe_sqrt(q2)
 
 
 def _activate(net: MLP, pairs: Pairs) -> Pairs:
     phi = net.phi
     e1, e2 = phi.aligned(pairs.q1, pairs.q1), phi.aligned(pairs.q2, pairs.q2)
-    norm = _norm(e1, e2)
+    size = norm(e1, e2)
     if phi.homogeneous:
         closed = phi.drop(1.0, 1.0, pairs.gap, pairs.anti) / phi.aligned(1.0, 1.0)
     else:
         q1, q2 = pairs.q1[:, None], pairs.q2[None, :]
         # Of second order in q1 - q2: where that is below rounding, the difference would only add noise.
-        equal = jnp.abs(q1 - q2) < jnp.finfo(norm.dtype).eps ** 0.5 / 8 * (q1 + q2)
-        unequal = jnp.where(equal, 0.0, norm - phi.aligned(q1, q2))
-        closed = (unequal + phi.drop(q1, q2, pairs.gap, pairs.anti)) / jnp.where(norm > 0, norm, 1.0)
-    gap = jnp.where(norm > 0, closed, 1.0)
+        equal = jnp.abs(q1 - q2) < jnp.finfo(size.dtype).eps ** 0.5 / 8 * (q1 + q2)
+        unequal = jnp.where(equal, 0.0, size - phi.aligned(q1, q2))
+        closed = (unequal + phi.drop(q1, q2, pairs.gap, pairs.anti)) / jnp.where(size > 0, size, 1.0)
+    gap = jnp.where(size > 0, closed, 1.0)
     return Pairs(e1, e2, gap, 2 - gap)

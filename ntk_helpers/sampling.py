@@ -63,14 +63,16 @@ def sample_ntk(
     if net.d_out != 1:
         raise ValueError(f"net has d_out {net.d_out}; expected 1.")
     x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    ties = isinstance(x, jax.core.Tracer) or bool((_twins(x) != jnp.arange(len(x))).any())
-    return _sample(net, key, x, draws, bool(parts), ties)
+    twins = _twins(x)
+    if not isinstance(twins, jax.core.Tracer) and (twins == jnp.arange(len(x))).all():
+        twins = None
+    return _sample(net, key, x, twins, draws, bool(parts))
 
 
-@partial(jax.jit, static_argnames=("draws", "parts", "ties"))
-def _sample(net: MLP, key: Array, x: Array, draws: int, parts: bool, ties: bool):
+@partial(jax.jit, static_argnames=("draws", "parts"))
+def _sample(net: MLP, key: Array, x: Array, twins: Array | None, draws: int, parts: bool):
     def draw(index):
-        samples = _draw(net, jax.random.fold_in(key, index), x, ties)
+        samples = _draw(net, jax.random.fold_in(key, index), x, twins)
         return samples if parts else samples.kernel
 
     kept_bytes = 5 * x.itemsize * len(x) * (1 + sum(net.widths))
@@ -81,12 +83,12 @@ def _sample(net: MLP, key: Array, x: Array, draws: int, parts: bool, ties: bool)
     return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:draws], out)
 
 
-def _draw(net: MLP, key: Array, x: Array, ties: bool) -> NTKSamples:
-    """One network: its kernel (n, n), parts (depth, n, n) and outputs (n,)."""
+def _draw(net: MLP, key: Array, x: Array, twins: Array | None) -> NTKSamples:
+    """One network: its kernel (n, n), parts (depth, n, n) and outputs (n,). Without `twins` nothing is tied."""
     d_in, fan_out = x.shape[1], (*net.widths, 1)
     scales = jnp.sqrt(net.sigma_w2 / jnp.asarray(net.fan_in(d_in), x.dtype)).astype(x.dtype)
     sigma_b = jnp.sqrt(net.sigma_b2).astype(x.dtype)
-    tie = partial(_tie, _twins(x)) if ties else lambda rows, images, even=False: images
+    tie = (lambda rows, images, even=False: images) if twins is None else partial(_tie, twins)
 
     def affine(a, size, scale, normals):
         product, gram, weights = _product(normals[size:], a, size)
