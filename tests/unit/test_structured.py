@@ -309,13 +309,15 @@ def test_a_part_of_the_output_may_not_depend_on_the_inputs():
 @pytest.mark.parametrize("method", ["structured", "jacobian", "ntk_vp"])
 @pytest.mark.parametrize("output", OUTPUTS)
 def test_blocks_give_the_same_kernel(method, output):
-    x1, x2 = normal(16, 7, 3), normal(17, 5, 3)
+    """Of a network deep enough that the kernel changes when its outputs are exchanged."""
+    net = MLP(depth=3, width=6, d_out=2, activation="tanh")
+    params, x1, x2 = net.init(random.key(0), 3), normal(16, 7, 3), normal(17, 5, 3)
     for x in (None, x2):
-        whole = empirical_ntk(dense, DENSE, x1, x, output, method)
-        cost = empirical_ntk_cost(dense, DENSE, x1, x, output, method)
+        whole = empirical_ntk(net, params, x1, x, output, method)
+        cost = empirical_ntk_cost(net, params, x1, x, output, method)
         budget = (cost.bytes + cost.result_bytes) // 2
-        assert empirical_ntk_cost(dense, DENSE, x1, x, output, method, budget).block < cost.block
-        blocks = empirical_ntk(dense, DENSE, x1, x, output, method, budget)
+        assert empirical_ntk_cost(net, params, x1, x, output, method, budget).block < cost.block
+        blocks = empirical_ntk(net, params, x1, x, output, method, budget)
         np.testing.assert_allclose(blocks, whole, rtol=0, atol=1e-12 * np.abs(whole).max())
 
 
