@@ -3,6 +3,7 @@
 from ntk_helpers.activations import Activation, activation_names, get_activation, quadrature, register_activation
 from ntk_helpers.book import check
 from ntk_helpers.empirical import NTKCost, empirical_ntk, empirical_ntk_cost
+from ntk_helpers.gp import Posterior, gp_log_likelihood, gp_posterior
 from ntk_helpers.infinite import nngp, ntk
 from ntk_helpers.mlp import MLP
 from ntk_helpers.sampling import NTKSamples, sample_ntk
@@ -11,12 +12,15 @@ __all__ = [
     "MLP",
     "NTKCost",
     "NTKSamples",
+    "Posterior",
     "Activation",
     "activation_names",
     "check",
     "empirical_ntk",
     "empirical_ntk_cost",
     "get_activation",
+    "gp_log_likelihood",
+    "gp_posterior",
     "nngp",
     "ntk",
     "quadrature",

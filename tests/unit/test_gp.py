@@ -1,0 +1,92 @@
+"""Gaussian-process regression against scikit-learn and neural-tangents, by definition, and refusals."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import RBF
+
+from ntk_helpers import MLP, gp_log_likelihood, gp_posterior, nngp
+from ntk_helpers.neural_tangents_compat import nt
+
+NOISE = 0.03
+
+
+@pytest.fixture(scope="module")
+def points():
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(20, 3)), rng.normal(size=(7, 3)), rng.normal(size=(20, 2))
+
+
+def test_posterior_and_likelihood_equal_scikit_learns(points):
+    x, x_test, y = points
+    kernel = RBF(1.3)
+    theirs = GaussianProcessRegressor(kernel, alpha=NOISE, optimizer=None).fit(x, y)
+    mean, covariance = theirs.predict(x_test, return_cov=True)
+    ours = gp_posterior(kernel(x), kernel(x_test, x), kernel(x_test), y, NOISE)
+    np.testing.assert_allclose(ours.mean, mean, atol=1e-10)
+    np.testing.assert_allclose(ours.covariance, covariance[..., 0], atol=1e-10)
+    np.testing.assert_allclose(gp_log_likelihood(kernel(x), y, NOISE), theirs.log_marginal_likelihood_value_, rtol=1e-10)
+
+
+def test_posterior_of_the_nngp_equals_that_of_neural_tangents(points):
+    x, x_test, y = points
+    net = MLP(3, 1, activation="erf", sigma_b2=0.1)
+    k_train, k_cross, k_test = nngp(net, x), nngp(net, x_test, x), nngp(net, x_test)
+    predict = nt.predict.gp_inference(k_train, y, diag_reg=NOISE, diag_reg_absolute_scale=True)
+    mean, covariance = predict("nngp", k_cross, k_test)
+    ours = gp_posterior(k_train, k_cross, k_test, y, NOISE)
+    np.testing.assert_allclose(ours.mean, mean, atol=1e-9)
+    np.testing.assert_allclose(ours.covariance, covariance, atol=1e-9)
+
+
+def test_posterior_without_noise_passes_through_the_data(points):
+    x, _, y = points
+    kernel = nngp(MLP(3, 1, sigma_b2=0.1), x)
+    mean, covariance = gp_posterior(kernel, kernel, kernel, y, 0.0)
+    np.testing.assert_allclose(mean, y, atol=1e-8)
+    np.testing.assert_allclose(covariance, 0, atol=1e-8 * kernel.max())
+
+
+def test_posterior_is_the_conditional_law_of_joint_draws():
+    """Of 200,000 draws of (f(x), f(x*), noise), regressed on the observed value: 5 standard errors."""
+    k = np.array([[1.3, 0.8], [0.8, 0.9]])
+    draws = np.linalg.cholesky(k) @ np.asarray(jax.random.normal(jax.random.key(0), (2, 200_000)))
+    observed = draws[0] + 0.5 * np.asarray(jax.random.normal(jax.random.key(1), (200_000,)))
+    slope = (draws[1] @ observed) / (observed @ observed)
+    left = draws[1] - slope * observed
+    mean, covariance = gp_posterior(k[:1, :1], k[1:, :1], k[1:, 1:], np.ones((1, 1)), 0.25)
+    assert abs(slope - mean[0, 0]) < 5 * np.sqrt(left.var() / (observed @ observed))
+    assert abs(left.var() - covariance[0, 0]) < 5 * left.var() * np.sqrt(2 / 200_000)
+
+
+def test_both_pass_through_jit_and_grad(points):
+    x, _, y = points
+
+    def loss(sigma_w2, noise):
+        return -gp_log_likelihood(nngp(MLP(3, 1, sigma_w2=sigma_w2), x), y, noise)
+
+    for argument, at in ((0, (1.5, 0.1)), (1, (1.5, 0.1))):
+        step = [0.0, 0.0]
+        step[argument] = 1e-5
+        slope = (loss(*np.add(at, step)) - loss(*np.subtract(at, step))) / 2e-5
+        np.testing.assert_allclose(jax.jit(jax.grad(loss, argument))(*at), slope, rtol=1e-6)
+
+
+@pytest.mark.parametrize("change, says", [
+    ({"k_train": np.eye(3)[:2]}, r"k_train is \(2, 3\)"),
+    ({"y": np.ones(3)}, r"y \(3,\); expected \(n, n\) and \(n, outputs\)"),
+    ({"y": np.ones((2, 1))}, r"y \(2, 1\)"),
+    ({"k_cross": np.ones((2, 4))}, r"k_cross is \(2, 4\) and k_test \(2, 2\); expected \(m, 3\) and \(m, m\)"),
+    ({"k_test": np.eye(3)}, r"k_test \(3, 3\)"),
+    ({"noise": -0.1}, r"noise is -0.1; expected a variance"),
+    ({"k_train": np.full((3, 3), np.nan)}, "k_train holds 9 values"),
+    ({"k_cross": np.full((2, 3), np.inf)}, "k_cross holds 6 values"),
+    ({"k_train": -np.eye(3)}, r"k_train \+ 0.0 · I is not positive definite; expected distinct points, or a larger noise"),
+])  # fmt: skip
+def test_bad_input_is_refused(change, says):
+    good = {"k_train": np.eye(3), "k_cross": np.ones((2, 3)) / 9, "k_test": jnp.eye(2), "y": np.ones((3, 1)), "noise": 0.0}
+    gp_posterior(**good)
+    with pytest.raises(ValueError, match=says):
+        gp_posterior(**good | change)
