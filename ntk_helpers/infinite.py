@@ -15,6 +15,7 @@ from ntk_helpers.recursion import Pairs, recursion, root
 __all__ = ["nngp", "ntk"]
 
 PROFILE_FROM = 1_000_000  # pairs times layers from which fitting a profile, a second of compilation, pays
+FEW = 8  # close points in a row that are corrected one by one
 LAYERS_OF_A_PROFILE = 6  # of a homogeneous activation, whose layers are cheap, that cost as much as a profile
 
 
@@ -101,12 +102,21 @@ def _refine(u1: Array, u2: Array, c: Array, skip_diagonal: bool) -> tuple[Array,
     def plain(u, c, close):
         return 1 - c, 1 + c
 
-    def differences(u, c, close):
+    def corrected(u, u2, c, close):
         minus, plus = (((u + sign * u2) ** 2).sum(1) / 2 for sign in (-1, 1))
         return jnp.where(close & (c > 0), minus, 1 - c), jnp.where(close & (c < 0), plus, 1 + c)
 
+    def few(u, c, close):
+        at = jnp.nonzero(close, size=min(FEW, len(c)))[0]
+        gap, anti = corrected(u, u2[at], c[at], close[at])
+        return (1 - c).at[at].set(gap), (1 + c).at[at].set(anti)
+
+    def differences(u, c, close):
+        return corrected(u, u2, c, close)
+
     def by_rows(u, c, close):
-        return jax.lax.map(lambda row: jax.lax.cond(row[2].any(), differences, plain, *row), (u, c, close))
+        kinds = (close.sum(1) > 0).astype(int) + (close.sum(1) > FEW)
+        return jax.lax.map(lambda row: jax.lax.switch(row[0], (plain, few, differences), *row[1:]), (kinds, u, c, close))
 
     gap, anti = jax.lax.cond(close.any(), by_rows, plain, u1, c, close)
     if skip_diagonal:

@@ -78,6 +78,17 @@ def test_no_more_rows_than_a_block_or_many(x1):
     np.testing.assert_allclose(kernel[40:], ntk(MLP(3, 1), many[40:], many), rtol=1e-12)
 
 
+@pytest.mark.parametrize("copies", [1, 3, 12])
+def test_any_number_of_close_inputs_in_a_row(copies):
+    """Corrected one by one, or the whole row at once."""
+    x = np.random.default_rng(6).normal(size=(8, 20))
+    x = np.concatenate([x, -x[:2]])
+    net, few = MLP(3, 1), np.tile(x, (copies, 1))
+    kernel = np.asarray(ntk(net, x))
+    for many in (ntk(net, few), ntk(net, few, few.copy())):
+        np.testing.assert_allclose(many, np.tile(kernel, (copies, copies)), rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("name", ["relu", "erf", "tanh"])
 def test_float32_stays_accurate_in_depth(name):
     # Nearly parallel and nearly orthogonal unit vectors, exact in both precisions up to rounding of the inputs.
