@@ -7,6 +7,7 @@ from ntk_helpers.gp import Posterior, gp_log_likelihood, gp_posterior
 from ntk_helpers.infinite import nngp, ntk
 from ntk_helpers.mlp import MLP
 from ntk_helpers.sampling import NTKSamples, sample_ntk
+from ntk_helpers.tiling import tiled
 
 __all__ = [
     "MLP",
@@ -26,5 +27,6 @@ __all__ = [
     "quadrature",
     "register_activation",
     "sample_ntk",
+    "tiled",
 ]
 __version__ = "0.1.0"

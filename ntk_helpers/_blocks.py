@@ -7,15 +7,20 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-__all__ = ["default_budget", "in_blocks"]
+__all__ = ["default_budget", "in_blocks", "transposed"]
 
 
 def default_budget() -> int:
     """Half of the device's memory in bytes, or of the machine's where the device does not tell."""
-    told = (jax.devices()[0].memory_stats() or {}).get("bytes_limit")
+    told = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
     if told is None and "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):
         told = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return (told or 2**33) // 2
+
+
+def transposed(block):
+    """The entries of a symmetric kernel, (n, n), (n, n, o) or (n, n, o, o), on the other side of the diagonal."""
+    return block.swapaxes(0, 1).swapaxes(-1, -2) if block.ndim == 4 else block.swapaxes(0, 1)
 
 
 def in_blocks(prepare, combine, x1: Array, x2: Array | None, block: tuple[int, int]) -> Array:
@@ -44,8 +49,7 @@ def in_blocks(prepare, combine, x1: Array, x2: Array | None, block: tuple[int, i
             rest = (0,) * (found.ndim - 2)
             kernel = lax.dynamic_update_slice(kernel, found, (top, side, *rest))
             if x2 is None:
-                mirrored = found.swapaxes(0, 1).swapaxes(-1, -2) if found.ndim == 4 else found.swapaxes(0, 1)
-                kernel = lax.dynamic_update_slice(kernel, mirrored, (side, top, *rest))
+                kernel = lax.dynamic_update_slice(kernel, transposed(found), (side, top, *rest))
             return kernel
 
         return lax.fori_loop(i if x2 is None else 0, counts[1], cell, kernel)

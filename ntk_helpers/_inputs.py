@@ -1,13 +1,14 @@
 """Checks of arguments, made before any heavy work. Inside `jit` only shapes can be checked."""
 
 import operator
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-__all__ = ["check_batches", "check_choice", "check_finite", "check_points", "check_size", "check_variance"]
+__all__ = ["check_batches", "check_choice", "check_finite", "check_points", "check_size", "check_variance", "pieces"]
 
 
 def check_choice(name: str, value: object, allowed) -> None:
@@ -36,11 +37,17 @@ def check_variance(name: str, variance: object) -> None:
         raise ValueError(f"{name} is {variance!r}; expected a variance, finite and at least 0.")
 
 
+def pieces(x) -> Iterator[np.ndarray]:
+    """The values of `x` as runs of its rows, of 16 million values or one row."""
+    rows = max(1, 2**24 * len(x) // np.size(x)) if np.ndim(x) and np.size(x) else 1
+    return (x[start : start + rows] for start in range(0, len(x), rows)) if np.ndim(x) else iter([x])
+
+
 def check_finite(name: str, x: Array) -> None:
     """Raise `ValueError` if a concrete array holds NaN or infinity."""
     if isinstance(x, jax.core.Tracer | jax.ShapeDtypeStruct):
         return
-    bad = int(np.size(x) - np.isfinite(np.asarray(x)).sum())
+    bad = sum(int(piece.size - np.isfinite(piece).sum()) for piece in pieces(np.asarray(x)))
     if bad:
         raise ValueError(f"{name} holds {bad} values that are NaN or infinite, of {np.size(x)}; all must be finite.")
 
@@ -49,9 +56,9 @@ def _array(x) -> Array | jax.ShapeDtypeStruct:
     return x if isinstance(x, jax.ShapeDtypeStruct) else jnp.asarray(x)
 
 
-def check_batches(x1, x2=None) -> tuple[Array, Array | None]:
-    """Return inputs of any kind as arrays of shapes (n1, ...) and (n2, ...), or raise `ValueError`."""
-    arrays = [None if x is None else _array(x) for x in (x1, x2)]
+def check_batches(x1, x2=None, array=_array) -> tuple[Array, Array | None]:
+    """Return inputs of any kind as arrays, made by `array`, of shapes (n1, ...) and (n2, ...), or raise `ValueError`."""
+    arrays = [None if x is None else array(x) for x in (x1, x2)]
     for name, x in zip(("x1", "x2"), arrays):
         if x is None:
             continue

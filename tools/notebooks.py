@@ -9,6 +9,7 @@ the metadata and the cell ids. The host is `project.urls.Repository` in pyprojec
 """
 
 import argparse
+import os
 import sys
 import time
 import tomllib
@@ -29,6 +30,7 @@ from traitlets import default
 
 ROOT = Path(__file__).resolve().parent.parent
 CELL_TIMEOUT = 600
+os.environ["TQDM_DISABLE"] = "1"  # a progress bar is no output to store; read by the kernels
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 LANGUAGE = {"file_extension": ".py", "mimetype": "text/x-python", "name": "python", "pygments_lexer": "ipython3"}
 KEPT_CELL_METADATA = ("cellView", "jupyter", "tags")

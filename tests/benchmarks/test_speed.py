@@ -128,6 +128,28 @@ def test_memory_of_a_large_traced_kernel():
     assert kibibytes < 2 * 2**20
 
 
+TILED = """
+import sys, jax, numpy as np
+from functools import partial
+from ntk_helpers import MLP, ntk, tiled
+x = np.random.default_rng(0).normal(size=(20_000, 784)).astype(np.float32)
+kernel = partial(ntk, MLP(depth=4, width=1))
+written = tiled(kernel, x, path=sys.argv[1], memory_budget=2**30)
+assert written.shape == (20_000, 20_000) and written.dtype == np.float32
+for rows, columns in ((slice(50), slice(-50, None)), (slice(-50, None), slice(50)), (slice(7990, 8010), slice(7990, 8010))):
+    np.testing.assert_allclose(written[rows, columns], kernel(x[rows], x[columns]), rtol=1e-5)
+(peak,) = [line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")]
+print(peak)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the peak of a process from /proc")
+def test_memory_of_a_kernel_in_a_file(tmp_path):
+    """20,000 × 20,000 inputs of dimension 784, ReLU depth 4, 1.6 GB: the whole process stays within 1 GiB, Python and JAX included."""
+    command = [sys.executable, "-c", TILED, tmp_path / "kernel.npy"]
+    assert int(subprocess.run(command, check=True, capture_output=True, text=True).stdout) < 2**20
+
+
 def infinite_by_stax(depth: int):
     layers = [stax.Dense(1, W_std=2**0.5, b_std=0.1**0.5)]
     for _ in range(depth - 1):

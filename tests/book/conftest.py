@@ -1,6 +1,9 @@
 """nbval's set-up. Name tests/book on the command line beside notebooks, so that pytest reads it."""
 
+import os
+
 OUTPUT_TIMEOUT = 120
+os.environ["TQDM_DISABLE"] = "1"  # read by the kernels too
 
 
 def pytest_collection_modifyitems(items):
