@@ -61,13 +61,17 @@ def first_line(name: str, cpu_seconds: int, host: str) -> str:
     return f"[Open in Colab]({colab}) · [Download]({name}) · {cpu_seconds} CPU seconds"
 
 
-def install_source(host: str) -> str:
-    """Return the source of the cell that installs the package where it is missing, as in Colab."""
-    return (
-        "import importlib.util\n\n"
-        'if importlib.util.find_spec("ntk_helpers") is None:\n'
-        f'    %pip install -q "ntk-helpers[book] @ git+{host}"'
-    )
+def install_source(host: str, compat: bool) -> str:
+    """Return the source of the cell that installs the package where it is missing, as in Colab.
+
+    With `compat` it brings neural-tangents too, without the TensorFlow that its metadata asks for.
+    """
+    pip = [f'    %pip install -q "ntk-helpers[{"book,compat" if compat else "book"}] @ git+{host}"']
+    if compat:
+        with open(ROOT / "pyproject.toml", "rb") as file:
+            (pinned,) = tomllib.load(file)["dependency-groups"]["neural-tangents"]
+        pip.append(f"    %pip install -q --no-deps {pinned}")
+    return "\n".join(["import importlib.util\n", 'if importlib.util.find_spec("ntk_helpers") is None:', *pip])
 
 
 def refresh(notebook: NotebookNode, name: str, host: str) -> NotebookNode:
@@ -79,7 +83,8 @@ def refresh(notebook: NotebookNode, name: str, host: str) -> NotebookNode:
         kernelspec=KERNEL, language_info=LANGUAGE, ntk_book={"cpu_seconds": seconds}
     )
     _write_first_line(notebook.cells[0], first_line(name, seconds, host))
-    _write_install_cell(notebook, install_source(host))
+    compat = any(cell.cell_type == "code" and "neural_tangents_compat" in cell.source for cell in notebook.cells)
+    _write_install_cell(notebook, install_source(host, compat))
     _normalize_cells(notebook.cells)
     notebook.nbformat_minor = 5
     nbformat.validate(notebook)

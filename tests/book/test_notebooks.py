@@ -47,8 +47,15 @@ def test_install_cell_comes_before_all_other_code_and_once():
     for _ in range(2):
         notebooks.refresh(notebook, "03_title.ipynb", HOST)
     sources = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
-    assert sources == [notebooks.install_source(HOST), "x = 1"]
+    assert sources == [notebooks.install_source(HOST, compat=False), "x = 1"]
     assert notebook.cells[1].metadata.tags == ["colab-only", "hide-input"]
+
+
+def test_only_a_chapter_that_uses_neural_tangents_installs_it_and_without_its_dependencies():
+    plain, using = (new_code_cell(f"from ntk_helpers{name} import x") for name in ("", ".neural_tangents_compat"))
+    plain, using = (notebooks.refresh(chapter(cell), "03_title.ipynb", HOST).cells[1].source for cell in (plain, using))
+    assert "neural-tangents" not in plain and '"ntk-helpers[book] @' in plain
+    assert "%pip install -q --no-deps neural-tangents==0.6.5" in using and '"ntk-helpers[book,compat] @' in using
 
 
 def test_refreshing_twice_changes_nothing():
