@@ -29,6 +29,7 @@ class Activation:
 
     `aligned(q1, q2)` is $E[\phi(u)\phi(v)]$ at $c = 1$; `drop(q1, q2, gap, anti)` is what it loses at
     $c$, that is aligned $- E[\phi(u)\phi(v)]$, accurate relative to itself as `gap` $\to 0$;
+    `spread(q1, q2)` is $E[(\phi(u) - \phi(v))^2]/2$ at $c = 1$, accurate as the variances meet;
     `slope(q1, q2, gap, anti)` is $E[\phi'(u)\phi'(v)]$. All broadcast. `homogeneous` says that
     $\phi(az) = a\,\phi(z)$ for $a > 0$, so that correlations do not depend on the variances.
     """
@@ -37,6 +38,7 @@ class Activation:
     fn: Callable[[Array], Array]
     aligned: Callable[[Array, Array], Array]
     drop: Map
+    spread: Callable[[Array, Array], Array]
     slope: Map
     homogeneous: bool = False
 
@@ -150,11 +152,14 @@ def _relu_family(name: str, slope: float, fn) -> Activation:
         linear = (slope + curved / 2) * gap
         return norm * (linear if slope == 1 else linear - curved * _relu_bend(gap, anti) / (2 * jnp.pi))
 
+    def spread(q1, q2):
+        return share / 2 * (safe_sqrt(q1) - safe_sqrt(q2)) ** 2
+
     def derivative(q1, q2, gap, anti):
         bend = jnp.zeros_like(gap) if slope == 1 else curved * (jnp.pi - angle(gap, anti)) / (2 * jnp.pi)
         return jnp.broadcast_to(slope + bend, jnp.broadcast_shapes(gap.shape, jnp.shape(q1), jnp.shape(q2)))
 
-    return Activation(name, fn, aligned, drop, derivative, homogeneous=True)
+    return Activation(name, fn, aligned, drop, spread, derivative, homogeneous=True)
 
 
 # --- erf: Williams 1997, eq. 11; GELU: from the orthant probability by Gaussian integration by parts
@@ -183,6 +188,18 @@ def _erf_drop(q1, q2, gap, anti):
     return 2 / jnp.pi * _arcsin_drop(*_sine_cosine(q1, q2), gap, anti)
 
 
+def _erf_spread(q1, q2):
+    def change(q1, q2):
+        """arcsin s(q1, q1) - arcsin s(q1, q2), whose sine holds the factor q1 - q2."""
+        (sine, cosine), (other_sine, other_cosine) = _sine_cosine(q1, q1), _sine_cosine(q1, q2)
+        root1, root2, norm = safe_sqrt(q1), safe_sqrt(q2), jnp.sqrt((1 + 2 * q1) * (1 + 2 * q2))
+        total = root1 * jnp.sqrt(1 + 2 * (q1 + q2)) + root2 * jnp.sqrt(1 + 4 * q1)
+        ratio = 2 * root1 * (q1 - q2) / (norm * jnp.where(total > 0, total, 1.0))
+        return arc(ratio, cosine * other_cosine + sine * other_sine)
+
+    return (change(q1, q2) + change(q2, q1)) / jnp.pi
+
+
 def _erf_slope(q1, q2, gap, anti):
     return 4 / jnp.pi / jnp.sqrt(1 + 2 * (q1 + q2) + 4 * q1 * q2 * gap * anti)
 
@@ -204,6 +221,12 @@ def _gelu_drop(q1, q2, gap, anti):
     return norm * (gap / 4 + arcs / (2 * jnp.pi)) + ratio / (2 * jnp.pi)
 
 
+def _gelu_spread(q1, q2):
+    # Of second order in q1 - q2: where that is below rounding, the difference would only be noise.
+    equal = jnp.abs(q1 - q2) < jnp.finfo(jnp.result_type(q1, q2, float)).eps ** 0.5 / 8 * (q1 + q2)
+    return jnp.where(equal, 0.0, (_gelu_aligned(q1, q1) + _gelu_aligned(q2, q2)) / 2 - _gelu_aligned(q1, q2))
+
+
 def _gelu_slope(q1, q2, gap, anti):
     k = safe_sqrt(q1 * q2) * (1 - gap)
     root = jnp.sqrt(1 + q1 + q2 + q1 * q2 * gap * anti)
@@ -223,6 +246,11 @@ def _sin_aligned(q1, q2):
 def _sin_drop(q1, q2, gap, anti):
     norm, mean = safe_sqrt(q1 * q2), (q1 + q2) / 2
     return -jnp.expm1(-norm * gap) * (jnp.exp(norm - mean) + jnp.exp(-norm * (1 - gap) - mean)) / 2
+
+
+def _sin_spread(q1, q2):
+    shift = (safe_sqrt(q1) - safe_sqrt(q2)) ** 2 / 2
+    return (jnp.exp(-q1 - q2) * (jnp.expm1(shift) - 2 * jnp.sinh((q1 - q2) / 2) ** 2) - jnp.expm1(-shift)) / 2
 
 
 def _sin_slope(q1, q2, gap, anti):
@@ -261,8 +289,9 @@ def quadrature(name: str, fn: Callable[[Array], Array], nodes: int = 160) -> Act
     grad = jnp.vectorize(jax.grad(fn))
 
     def pairs(f, q1, q2):
-        dtype = jnp.result_type(q1, q2, float)
-        return _hermite_coefficients(f, jnp.asarray(q1, dtype), nodes), _hermite_coefficients(f, jnp.asarray(q2, dtype), nodes)
+        axes = max(jnp.ndim(q1), jnp.ndim(q2))
+        qs = (jnp.asarray(q, jnp.result_type(q1, q2, float)) for q in (q1, q2))
+        return tuple(_hermite_coefficients(f, q.reshape((1,) * (axes - q.ndim) + q.shape), nodes) for q in qs)
 
     def aligned(q1, q2):
         a, b = pairs(fn, q1, q2)
@@ -277,6 +306,10 @@ def quadrature(name: str, fn: Callable[[Array], Array], nodes: int = 160) -> Act
         zero = jnp.zeros(jnp.broadcast_shapes(gap.shape, a.shape[1:], b.shape[1:]), a.dtype)
         return gap * jax.lax.scan(step, (zero, zero), (a, b))[0][0]
 
+    def spread(q1, q2):
+        a, b = pairs(fn, q1, q2)
+        return ((a - b) ** 2).sum(0) / 2
+
     def slope(q1, q2, gap, anti):
         def horner(total, ab):
             return total * (1 - gap) + ab[0] * ab[1], None
@@ -285,7 +318,7 @@ def quadrature(name: str, fn: Callable[[Array], Array], nodes: int = 160) -> Act
         zero = jnp.zeros(jnp.broadcast_shapes(gap.shape, a.shape[1:], b.shape[1:]), a.dtype)
         return jax.lax.scan(horner, zero, (a, b), reverse=True)[0]
 
-    return Activation(name, fn, aligned, drop, slope)
+    return Activation(name, fn, aligned, drop, spread, slope)
 
 
 _REGISTRY = {
@@ -294,9 +327,9 @@ _REGISTRY = {
         _relu_family("relu", 0.0, jax.nn.relu),
         _relu_family("leaky_relu", 0.01, jax.nn.leaky_relu),
         _relu_family("linear", 1.0, lambda z: z),
-        Activation("erf", jax.scipy.special.erf, _erf_aligned, _erf_drop, _erf_slope),
-        Activation("gelu", partial(jax.nn.gelu, approximate=False), _gelu_aligned, _gelu_drop, _gelu_slope),
-        Activation("sin", jnp.sin, _sin_aligned, _sin_drop, _sin_slope),
+        Activation("erf", jax.scipy.special.erf, _erf_aligned, _erf_drop, _erf_spread, _erf_slope),
+        Activation("gelu", partial(jax.nn.gelu, approximate=False), _gelu_aligned, _gelu_drop, _gelu_spread, _gelu_slope),
+        Activation("sin", jnp.sin, _sin_aligned, _sin_drop, _sin_spread, _sin_slope),
         quadrature("tanh", jnp.tanh, nodes=320),
     )
 }

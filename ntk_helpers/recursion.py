@@ -95,9 +95,7 @@ def _activate(net: MLP, pairs: Pairs) -> Pairs:
         closed = phi.drop(1.0, 1.0, pairs.gap, pairs.anti) / phi.aligned(1.0, 1.0)
     else:
         q1, q2 = pairs.q1[:, None], pairs.q2[None, :]
-        # Of second order in q1 - q2: where that is below rounding, the difference would only add noise.
-        equal = jnp.abs(q1 - q2) < jnp.finfo(size.dtype).eps ** 0.5 / 8 * (q1 + q2)
-        unequal = jnp.where(equal, 0.0, size - phi.aligned(q1, q2))
+        unequal = phi.spread(q1, q2) - (safe_sqrt(e1)[:, None] - safe_sqrt(e2)) ** 2 / 2  # size - aligned(q1, q2)
         closed = (unequal + phi.drop(q1, q2, pairs.gap, pairs.anti)) / jnp.where(size > 0, size, 1.0)
     gap = jnp.where(size > 0, closed, 1.0)
     return Pairs(e1, e2, gap, 2 - gap)

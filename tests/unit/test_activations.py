@@ -86,6 +86,24 @@ def test_price_theorem(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_spread_is_half_the_mean_square_of_the_difference(name):
+    phi = get_activation(name)
+    by_aligned = (phi.aligned(Q1, Q1) + phi.aligned(Q2, Q2)) / 2 - phi.aligned(Q1, Q2)
+    np.testing.assert_allclose(phi.spread(Q1, Q2), by_aligned, rtol=0, atol=1e-14)
+    assert phi.spread(0.0, 0.0) == 0 and phi.spread(0.0, 1.0) == pytest.approx(float(phi.aligned(1.0, 1.0)) / 2, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", sorted({*NAMES} - {"gelu"}))  # gelu takes the difference
+def test_spread_has_its_digits_where_variances_meet(name):
+    """In float32, for variances 1 % apart: of relative size 1e-5, with an error of 1e-2 of the rounding of one term."""
+    q1, q2 = np.float32(1.3), np.float32([1.287, 1.313])
+    single = get_activation(name).spread(q1, q2)
+    assert single.dtype == np.float32
+    exact = get_activation(name).spread(q1.astype(float), q2.astype(float))
+    np.testing.assert_allclose(single, exact, rtol=0, atol=0.01 * np.finfo(np.float32).eps)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_aligned_is_the_dual_at_full_correlation(name):
     phi = get_activation(name)
     np.testing.assert_allclose(phi.aligned(Q1, Q2), phi.dual(Q1, Q2, np.sqrt(Q1 * Q2)), rtol=0, atol=1e-14)
