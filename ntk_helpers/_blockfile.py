@@ -68,7 +68,9 @@ class BlockFile:
     """
 
     def __init__(self, path: str | os.PathLike, process: int = 0):
-        self.path = os.fspath(path)
+        if not isinstance(path, str | bytes | os.PathLike) or not os.fspath(path):
+            raise ValueError(f"path is {path!r}; expected the path of a file.")
+        self.path = os.fsdecode(path)
         self.header_path = f"{self.path}.blocks"
         self.journal = f"{self.header_path}.{process}" if process else self.header_path
         if not Path(self.path).absolute().parent.is_dir():

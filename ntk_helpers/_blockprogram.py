@@ -88,7 +88,12 @@ def _compiled(kernel, inputs, grid: Grid, sharding: NamedSharding) -> BlockProgr
         jax.ShapeDtypeStruct((sharding.mesh.size, side, *x.shape[1:]), device_dtype(x), sharding=sharding)
         for x, side in zip(inputs, grid.block)
     ]
-    return BlockProgram(inputs, grid, sharding, run.lower(*shapes).compile())
+    lowered = run.lower(*shapes)
+    found = lowered.out_info.shape
+    if found[1:3] != grid.block:
+        points = f"{grid.block[0]} and {grid.block[1]} points"
+        raise ValueError(f"kernel maps {points} to shape {found[1:]}; expected {(*grid.block, *found[3:])}.")
+    return BlockProgram(inputs, grid, sharding, lowered.compile())
 
 
 def _share(program: BlockProgram, budget: int) -> float:

@@ -1,6 +1,7 @@
 """Checks of arguments, made before any heavy work. Inside `jit` only shapes can be checked."""
 
 import operator
+import reprlib
 from collections.abc import Iterator
 
 import jax
@@ -8,12 +9,22 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-__all__ = ["check_batches", "check_choice", "check_finite", "check_points", "check_size", "check_variance", "pieces"]
+__all__ = [
+    "check_batches",
+    "check_choice",
+    "check_finite",
+    "check_key",
+    "check_numbers",
+    "check_points",
+    "check_size",
+    "check_variance",
+    "pieces",
+]
 
 
 def check_choice(name: str, value: object, allowed) -> None:
     """Raise `ValueError` unless `value` is one of `allowed`."""
-    if value not in allowed:
+    if not isinstance(value, str) or value not in allowed:
         raise ValueError(f"{name} is {value!r}; expected one of {', '.join(map(repr, allowed))}.")
 
 
@@ -37,6 +48,18 @@ def check_variance(name: str, variance: object) -> None:
         raise ValueError(f"{name} is {variance!r}; expected a variance, finite and at least 0.")
 
 
+def check_key(key: object) -> None:
+    """Raise `ValueError` unless `key` is one JAX key, of either kind."""
+    shape = getattr(key, "shape", None)
+    if not jnp.issubdtype(getattr(key, "dtype", type(key)), jax.dtypes.prng_key):
+        try:
+            shape = jax.random.wrap_key_data(key).shape
+        except (AttributeError, TypeError, ValueError):
+            shape = None
+    if shape != ():
+        raise ValueError(f"key is {reprlib.repr(key)}; expected one key, as jax.random.key(0) gives.")
+
+
 def pieces(x) -> Iterator[np.ndarray]:
     """The values of `x` as runs of its rows, of 16 million values or one row."""
     rows = max(1, 2**24 * len(x) // np.size(x)) if np.ndim(x) and np.size(x) else 1
@@ -52,13 +75,21 @@ def check_finite(name: str, x: Array) -> None:
         raise ValueError(f"{name} holds {bad} values that are NaN or infinite, of {np.size(x)}; all must be finite.")
 
 
-def _array(x) -> Array | jax.ShapeDtypeStruct:
-    return x if isinstance(x, jax.ShapeDtypeStruct) else jnp.asarray(x)
+def check_numbers(name: str, x: object, array=jnp.asarray) -> Array | jax.ShapeDtypeStruct:
+    """Return `x` as an array of numbers, made by `array`, or raise `ValueError`."""
+    try:
+        found = x if isinstance(x, jax.ShapeDtypeStruct) else array(x)
+        numbers = any(jnp.issubdtype(found.dtype, kind) for kind in (np.number, np.bool_))
+    except (OverflowError, TypeError, ValueError):
+        numbers = False
+    if not numbers:
+        raise ValueError(f"{name} is {reprlib.repr(x)}; expected an array of numbers.")
+    return found
 
 
-def check_batches(x1, x2=None, array=_array) -> tuple[Array, Array | None]:
+def check_batches(x1, x2=None, array=jnp.asarray) -> tuple[Array, Array | None]:
     """Return inputs of any kind as arrays, made by `array`, of shapes (n1, ...) and (n2, ...), or raise `ValueError`."""
-    arrays = [None if x is None else array(x) for x in (x1, x2)]
+    arrays = [check_numbers("x1", x1, array), None if x2 is None else check_numbers("x2", x2, array)]
     for name, x in zip(("x1", "x2"), arrays):
         if x is None:
             continue
@@ -73,10 +104,8 @@ def check_batches(x1, x2=None, array=_array) -> tuple[Array, Array | None]:
 def check_points(x1, x2=None) -> tuple[Array, Array | None]:
     """Return inputs as floating arrays of shapes (n1, d) and (n2, d), or raise `ValueError`."""
     arrays = []
-    for name, x in (("x1", x1), ("x2", x2)):
-        if x is None:
-            continue
-        x = _array(x)
+    for name, x in (("x1", x1), ("x2", x2))[: 1 if x2 is None else 2]:
+        x = check_numbers(name, x)
         if x.ndim != 2 or 0 in x.shape:
             raise ValueError(f"{name} has shape {x.shape}; expected (points, features), both at least 1.")
         if not jnp.issubdtype(x.dtype, jnp.floating):

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from ntk_helpers._inputs import check_choice
+from ntk_helpers._inputs import check_choice, check_finite, check_numbers, check_size, check_variance
 
 __all__ = ["Activation", "activation_names", "get_activation", "quadrature", "register_activation"]
 
@@ -44,10 +44,12 @@ class Activation:
 
     def dual(self, q1, q2, k) -> Array:
         r"""$E[\phi(u)\phi(v)]$ for variances `q1`, `q2` and covariance `k` (arrays that broadcast)."""
+        q1, q2, k = _checked(q1, q2, k)
         return self.aligned(q1, q2) - self.drop(q1, q2, *_gap_and_sum(q1, q2, k))
 
     def dual_derivative(self, q1, q2, k) -> Array:
         r"""$E[\phi'(u)\phi'(v)]$ for variances `q1`, `q2` and covariance `k` (arrays that broadcast)."""
+        q1, q2, k = _checked(q1, q2, k)
         return self.slope(q1, q2, *_gap_and_sum(q1, q2, k))
 
     def derivative(self, z: Array) -> Array:
@@ -61,8 +63,25 @@ def safe_sqrt(x: Array) -> Array:
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1.0)), 0.0)
 
 
+def _checked(q1, q2, k) -> list[Array]:
+    """Real arrays, or `ValueError` for what no variances and covariance can be."""
+    arrays = {name: check_numbers(name, value) for name, value in (("q1", q1), ("q2", q2), ("k", k))}
+    for name, value in arrays.items():
+        if jnp.iscomplexobj(value):
+            raise ValueError(f"{name} has dtype {value.dtype}; expected real numbers.")
+        if name == "k":
+            check_finite(name, value)
+        else:
+            check_variance(name, value)
+    if not any(isinstance(value, jax.core.Tracer) for value in arrays.values()):
+        q1, q2, k = (np.asarray(value, float) for value in arrays.values())
+        slack = 1 + float(jnp.finfo(jnp.result_type(*arrays.values(), jnp.float32)).eps) ** 0.5
+        if (np.abs(k) > slack * np.sqrt(q1) * np.sqrt(q2)).any():
+            raise ValueError("k is larger than the root of q1 q2; expected a covariance between the two variances' bounds.")
+    return [jnp.asarray(value, jnp.result_type(float)) for value in arrays.values()]
+
+
 def _gap_and_sum(q1, q2, k):
-    q1, q2, k = (jnp.asarray(q, jnp.result_type(float)) for q in (q1, q2, k))
     norm = safe_sqrt(q1 * q2)
     c = k / jnp.where(norm > 0, norm, 1.0)
     return 1 - c, 1 + c
@@ -284,8 +303,12 @@ def quadrature(name: str, fn: Callable[[Array], Array], nodes: int = 160) -> Act
     Mehler's formula: $E[\phi(u)\phi(v)] = \sum_k a_k(q_1) a_k(q_2) c^k$ with the Hermite coefficients
     $a_k(q) = E[\phi(\sqrt q z) He_k(z)]/\sqrt{k!}$, each a quadrature with `nodes` points. The cost
     for n1 x n2 pairs is `nodes` multiply-adds a pair. Converges fast for analytic $\phi$ (the package's tanh takes
-    320 nodes to be good to 1e-12 at $q = 2$), slowly where $\phi$ or $\phi'$ has a kink or $q$ is large.
+    320 nodes to be good to 1e-12 at $q = 2$), slowly where $\phi$ or $\phi'$ has a kink or $q$ is large. Raises
+    `ValueError` for less than one node, or no function.
     """
+    nodes = check_size("nodes", nodes)
+    if not callable(fn):
+        raise ValueError(f"fn is {fn!r}; expected an elementwise function.")
     grad = jnp.vectorize(jax.grad(fn))
 
     def pairs(f, q1, q2):
@@ -349,11 +372,22 @@ def get_activation(name: str) -> Activation:
 def register_activation(activation: Activation) -> None:
     """Make an activation known by its name, for example `register_activation(quadrature("softplus", jax.nn.softplus))`.
 
-    Raises `ValueError` for a name that is taken or a function that changes the shape of its input.
+    Raises `ValueError` for a name that is taken or a function that is not elementwise.
     """
+    if not isinstance(activation, Activation) or not isinstance(activation.name, str) or not activation.name:
+        raise ValueError(f"activation is {activation!r}; expected an Activation with a name, as quadrature(name, fn) gives.")
     if activation.name in _REGISTRY:
         raise ValueError(f"activation {activation.name!r} is registered already; expected a new name.")
-    probe = jax.eval_shape(activation.fn, jax.ShapeDtypeStruct((2, 3), jnp.float32))
-    if getattr(probe, "shape", None) != (2, 3):
-        raise ValueError(f"activation {activation.name!r} maps shape (2, 3) to {probe}; expected an elementwise function.")
+    _check_elementwise(activation.name, activation.fn)
     _REGISTRY[activation.name] = activation
+
+
+def _check_elementwise(name: str, fn) -> None:
+    """Raise `ValueError` unless `fn` maps arrays of any shape to floating ones of the same shape."""
+    for shape in ((2, 3), ()):
+        try:
+            probe = jax.eval_shape(fn, jax.ShapeDtypeStruct(shape, jnp.float32))
+        except Exception as error:
+            probe = f"{type(error).__name__}: " + str(error).partition("\n")[0]
+        if getattr(probe, "shape", None) != shape or not jnp.issubdtype(probe.dtype, jnp.floating):
+            raise ValueError(f"activation {name!r} maps shape {shape} to {probe}; expected an elementwise function.")

@@ -6,6 +6,8 @@ import platform
 import jax
 import numpy as np
 
+from ntk_helpers._inputs import check_numbers
+
 __all__ = ["check", "setup", "versions"]
 
 _SHOWN = ("jax", "jaxlib", "numpy", "scipy", "matplotlib", "scikit-learn", "optax", "ntk-helpers")
@@ -38,15 +40,15 @@ def check(claim: str, measured, expected, tol: float | None = None, *, source: s
     Raises `AssertionError` where the claim does not hold or `measured` is not finite, and `ValueError` for a
     tolerance or bound that is missing, not positive or not finite, empty or mismatched arrays, or an empty source.
     """
-    if not claim.strip() or not source.strip():
+    if not all(isinstance(text, str) and text.strip() for text in (claim, source)):
         raise ValueError(f"claim is {claim!r} and source is {source!r}; expected a sentence and where it comes from.")
-    values = np.asarray(measured, float)
+    values = _real("measured", measured)
     if values.size == 0:
         raise ValueError(f"measured has shape {values.shape}; expected at least one number.")
     if isinstance(expected, str):
         shown, holds, target = _bound(values, expected, tol)
     else:
-        shown, holds, target = _close(values, np.asarray(expected, float), tol)
+        shown, holds, target = _close(values, _real("expected", expected), tol)
     line = f"{claim}: measured {shown}, expected {target} [{source}]"
     if not holds:
         raise AssertionError(line)
@@ -57,7 +59,10 @@ def _bound(values, expected: str, tol):
     sign, _, number = expected.partition(" ")
     if sign not in ("<", ">") or tol is not None:
         raise ValueError(f"expected is {expected!r} with tol {tol}; expected '< x' or '> x' without a tolerance.")
-    limit = float(number)
+    try:
+        limit = float(number)
+    except ValueError:
+        limit = np.nan
     if not np.isfinite(limit):
         raise ValueError(f"expected is {expected!r}; expected a finite bound, or the claim could not fail.")
     if not np.isfinite(values).all():
@@ -67,7 +72,8 @@ def _bound(values, expected: str, tol):
 
 
 def _close(values, expected, tol):
-    if tol is None or not 0 < tol < np.inf:
+    size = np.nan if tol is None or isinstance(tol, bool) else _real("tol", tol)
+    if np.ndim(size) or not 0 < size < np.inf:
         raise ValueError(f"tol is {tol}; expected a positive, finite absolute tolerance.")
     if expected.shape not in ((), values.shape):
         raise ValueError(f"measured has shape {values.shape} and expected {expected.shape}; expected equal shapes or one number.")
@@ -80,6 +86,13 @@ def _close(values, expected, tol):
     if expected.ndim:
         return f"{errors.max():.1g} off at most", holds, f"{expected.size} numbers ± {tol:.2g}"
     return _short(values.flat[errors.argmax()]), holds, f"{_short(float(expected))} ± {tol:.2g}"
+
+
+def _real(name: str, value) -> np.ndarray:
+    array = check_numbers(name, value, np.asarray)
+    if np.iscomplexobj(array):
+        raise ValueError(f"{name} has dtype {array.dtype}; expected real numbers.")
+    return array.astype(float)
 
 
 def _short(x: float) -> str:

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, PyTree
 from ntk_helpers._blocks import default_budget, in_blocks
 from ntk_helpers._contraction import OUTPUTS
 from ntk_helpers._cost import NTKCost, estimate
-from ntk_helpers._inputs import check_batches, check_choice, check_points
+from ntk_helpers._inputs import check_batches, check_choice, check_points, check_size
 from ntk_helpers._methods import METHODS
 from ntk_helpers.mlp import MLP
 
@@ -86,20 +86,37 @@ def _checked(f, params, x1, x2, output, method):
     check_choice("method", method, ("auto", *METHODS))
     if isinstance(f, MLP):
         (x1, x2), apply = check_points(x1, x2), Partial(MLP.apply, f)
+    elif not callable(f):
+        raise ValueError(f"f is {f!r}; expected an MLP, or a function of parameters and inputs.")
     else:
         (x1, x2), apply = check_batches(x1, x2), f if isinstance(f, Partial) else Partial(f)
     for path, leaf in jax.tree.leaves_with_path(params):
-        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+        dtype = getattr(leaf, "dtype", type(leaf))
+        if not jnp.issubdtype(dtype, jnp.floating):
             name = jax.tree_util.keystr(path)
-            raise ValueError(f"params{name} has dtype {jnp.result_type(leaf)}; expected a floating type: close f over the rest.")
-    out = jax.eval_shape(apply, params, x1)
-    if len(getattr(out, "shape", ())) != 2 or out.shape[0] != x1.shape[0]:
-        raise ValueError(f"f maps inputs of shape {x1.shape} to {out}; expected an array of shape ({x1.shape[0]}, outputs).")
+            raise ValueError(f"params{name} has dtype {dtype}; expected a floating type: close f over the rest.")
+    for n in (x1.shape[0],) if isinstance(f, MLP) else (x1.shape[0], 1):
+        _check_output(f, apply, params, jax.ShapeDtypeStruct((n, *x1.shape[1:]), x1.dtype))
     return apply, params, x1, x2
 
 
+def _check_output(f, apply, params, x) -> None:
+    """Raise `ValueError` unless `apply` maps such inputs to a floating (n, o) array."""
+    expected = f"expected an array of shape ({x.shape[0]}, outputs), floating"
+    try:
+        out = jax.eval_shape(apply, params, x)
+    except Exception as error:
+        if isinstance(f, MLP):
+            raise
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"f fails for inputs of shape {x.shape}: {type(error).__name__}: {reason}; {expected}.") from error
+    shape, dtype = getattr(out, "shape", ()), getattr(out, "dtype", None)
+    if len(shape) != 2 or shape[0] != x.shape[0] or shape[1] == 0 or not jnp.issubdtype(dtype, jnp.floating):
+        raise ValueError(f"f maps inputs of shape {x.shape} to {out}; {expected}.")
+
+
 def _cost(apply, params, x1, x2, output, method, memory_budget) -> NTKCost:
-    budget = default_budget() if memory_budget is None else memory_budget
+    budget = default_budget() if memory_budget is None else check_size("memory_budget", memory_budget)
     leaves, structure = jax.tree.flatten((apply, params, x1, x2))
     shapes = tuple(jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
     return _cached_cost(structure, shapes, output, method, budget)

@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
+import numpy as np
 import seaborn as sns
 from IPython.display import display
 from matplotlib.figure import Figure
@@ -46,6 +47,7 @@ def show(fig: Figure, *, name: str, caption: str, alt: str) -> None:
     see it. Raises `ValueError` for a bad name or an empty or repeated text.
     """
     _check_texts(name, caption, [alt])
+    _check_figures([fig])
     style = "max-width:100%;height:auto;background:white"
     image = f'<img src="{_data_uri(fig, "png")}" alt="{html.escape(alt)}" width="{_width(fig)}" style="{style}">'
     _display(f'<figure class="ntk-figure" id="{name}">{image}{_caption(caption)}</figure>', name, alt)
@@ -57,7 +59,13 @@ def slider(figs: Sequence[Figure], labels: Sequence, *, label: str, name: str, c
     `labels` are the values that the slider steps through and `label` says of what; `alts` describe the
     frames, one each. Raises `ValueError` where the numbers of frames, labels and texts differ.
     """
+    for what, parts in (("figs", figs), ("labels", labels), ("alts", alts)):
+        if isinstance(parts, str) or not isinstance(parts, Sequence | np.ndarray):
+            raise ValueError(f"{what} is {parts!r}; expected a list with an entry for each frame.")
     _check_texts(name, caption, alts)
+    _check_figures(figs)
+    if not isinstance(label, str) or not label.strip():
+        raise ValueError(f"label is {label!r}; expected what the slider steps through, in words.")
     if not len(figs) == len(labels) == len(alts) > 1:
         raise ValueError(f"{len(figs)} figures, {len(labels)} labels, {len(alts)} alts; expected the same number, at least 2.")
     style = "max-width:100%;height:auto;background:white"
@@ -81,10 +89,17 @@ def slider(figs: Sequence[Figure], labels: Sequence, *, label: str, name: str, c
 
 
 def _check_texts(name: str, caption: str, alts: Sequence[str]) -> None:
-    if not _NAME.fullmatch(name):
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ValueError(f"name is {name!r}; expected fig- and lower-case letters, digits or hyphens.")
-    if not caption.strip() or any(not alt.strip() or alt.strip() == caption.strip() for alt in alts):
+    texts = [text.strip() if isinstance(text, str) else "" for text in (caption, *alts)]
+    if not all(texts) or texts[0] in texts[1:]:
         raise ValueError(f"figure {name} needs a caption, and an alternative text that is not the caption.")
+
+
+def _check_figures(figs: Sequence) -> None:
+    for fig in figs:
+        if not isinstance(fig, Figure):
+            raise ValueError(f"fig is {fig!r}; expected a matplotlib figure.")
 
 
 def _caption(caption: str) -> str:

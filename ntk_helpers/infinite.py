@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ntk_helpers._inputs import check_points
-from ntk_helpers.mlp import MLP
+from ntk_helpers.mlp import MLP, check_network
 from ntk_helpers.profile import fit_profile, kernels_of_profile
 from ntk_helpers.recursion import Pairs, recursion, root
 
@@ -50,6 +50,7 @@ def ntk(net: MLP, x1: Float[Array, "n1 d"], x2: Float[Array, "n2 d"] | None = No
 
 
 def _kernels(net: MLP, x1: Array, x2: Array | None) -> tuple[Array, Array]:
+    check_network(net)
     fan_in = np.asarray(net.fan_in(x1.shape[1]), float)
     net = replace(net, width=1, d_out=1)  # one compilation for all widths
     profile = fit_profile(net, fan_in, x1, x2) if _profile_pays(net, x1, x2) else None

@@ -1,5 +1,6 @@
 """The one description of a fully connected network, its initialization and its forward pass."""
 
+import reprlib
 from dataclasses import dataclass
 from functools import partial
 
@@ -8,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from ntk_helpers._inputs import check_choice, check_points, check_size, check_variance
+from ntk_helpers._inputs import check_choice, check_key, check_points, check_size, check_variance
 from ntk_helpers.activations import Activation, get_activation
 
-__all__ = ["MLP", "PARAMETERIZATIONS"]
+__all__ = ["MLP", "PARAMETERIZATIONS", "check_network"]
 
 PARAMETERIZATIONS = ("ntk", "standard")
 VARIANCES = ("sigma_w2", "sigma_b2")
@@ -86,15 +87,19 @@ class MLP:
 
     def init(self, key: Array, d_in: int, dtype=float) -> PyTree:
         """Draw parameters: a list over layers of `{"w": (fan_in, fan_out), "b": (fan_out,)}`."""
+        check_network(self)
+        check_key(key)
         return _init(self, key, check_size("d_in", d_in), jax.dtypes.canonicalize_dtype(dtype).name)
 
     def apply(self, params: PyTree, x: Float[Array, "n d"]) -> Float[Array, "n o"]:
         """Outputs of the network at inputs `x`."""
+        check_network(self)
         x, _ = check_points(x)
-        shapes = [layer["w"].shape for layer in params]
-        expected = list(zip(self.fan_in(x.shape[1]), (*self.widths, self.d_out)))
-        if shapes != expected:
-            raise ValueError(f"params hold weights of shapes {shapes}; expected {expected}, as init(key, {x.shape[1]}) gives.")
+        d_in = x.shape[1]
+        shapes = jax.tree.map(lambda leaf: getattr(leaf, "shape", leaf), params)
+        expected = [{"w": (m, n), "b": (n,)} for m, n in zip(self.fan_in(d_in), (*self.widths, self.d_out))]
+        if (list(shapes) if isinstance(shapes, tuple) else shapes) != expected:
+            raise ValueError(f"params hold {reprlib.repr(shapes)}; expected shapes {expected}, as init(key, {d_in}) gives.")
         return self.preactivations(params, x)[-1]
 
     def preactivations(self, params: PyTree, x: Float[Array, "n d"]) -> list[Float[Array, "n m"]]:
@@ -111,6 +116,15 @@ class MLP:
         if self.parameterization == "standard":
             return [1.0] * self.depth, 1.0
         return [jnp.sqrt(self.sigma_w2 / n) for n in self.fan_in(d_in)], jnp.sqrt(self.sigma_b2)
+
+
+def check_network(net: object) -> None:
+    """Raise `ValueError` unless `net` is an `MLP`, and one: its variances are numbers, or rows of them inside `vmap`."""
+    if not isinstance(net, MLP):
+        raise ValueError(f"net is {reprlib.repr(net)}; expected an MLP.")
+    for name in VARIANCES:
+        if np.shape(getattr(net, name)):
+            raise ValueError(f"{name} has shape {np.shape(getattr(net, name))}; expected one number, or vmap over the network.")
 
 
 @partial(jax.jit, static_argnums=(2, 3))

@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ntk_helpers._inputs import check_points, check_size
+from ntk_helpers._inputs import check_key, check_points, check_size
 from ntk_helpers.activations import safe_sqrt
-from ntk_helpers.mlp import MLP
+from ntk_helpers.mlp import MLP, check_network
 
 __all__ = ["NTKSamples", "sample_ntk"]
 
@@ -58,6 +58,8 @@ def sample_ntk(
     fewer. Computed in the type of `x`, float32 at least. Raises `ValueError` for a network with more than one
     output, less than one draw, or inputs that are not a finite (n, d) array.
     """
+    check_network(net)
+    check_key(key)
     x, _ = check_points(x)
     draws = check_size("draws", draws)
     if net.d_out != 1:

@@ -1,7 +1,7 @@
 r"""A kernel too large for one call, in blocks: on all devices, within a memory budget, into a file that survives a kill."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import sha256
 from math import prod
 
@@ -62,9 +62,7 @@ def tiled(
     x1, x2 = check_batches(x1, x2, np.asanyarray)
     columns = x1 if x2 is None else x2
     result = _result(kernel, x1, columns, symmetric=x2 is None)
-    devices = list(jax.local_devices() if devices is None else devices)
-    if not devices:
-        raise ValueError("devices is empty; expected at least one device.")
+    devices = _devices(jax.local_devices() if devices is None else devices)
     if path is None and jax.process_count() > 1:
         raise ValueError(f"path is None in one of {jax.process_count()} processes; expected a file that all of them see.")
     block = None if block is None else check_size("block", block)
@@ -94,14 +92,25 @@ def tiled(
 def _result(kernel, x1, columns, symmetric: bool) -> jax.ShapeDtypeStruct:
     """Shape and type of the whole kernel, from what `kernel` makes of 2 and 3 points."""
     shapes = [jax.ShapeDtypeStruct((n, *x1.shape[1:]), device_dtype(x)) for n, x in ((2, x1), (3, columns))]
-    found = jax.eval_shape(kernel, *shapes)
+    expected = "one array (2, 3, ...) of type float16, float32 or float64"
+    try:
+        found = jax.eval_shape(kernel, *shapes)
+    except Exception as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"kernel fails for 2 and 3 points: {type(error).__name__}: {reason}; expected {expected}.") from error
     shape, dtype = getattr(found, "shape", ()), getattr(found, "dtype", None)
     if shape[:2] != (2, 3) or dtype not in (np.float16, np.float32, np.float64):
-        expected = "one array (2, 3, ...) of type float16, float32 or float64"
         raise ValueError(f"kernel maps 2 and 3 points to {found}; expected {expected}.")
     if symmetric and len(shape) == 4 and shape[2] != shape[3]:
         raise ValueError(f"kernel has last axes {shape[2:]}; expected two of one size without x2.")
     return jax.ShapeDtypeStruct((len(x1), len(columns), *shape[2:]), dtype)
+
+
+def _devices(devices) -> list[jax.Device]:
+    found = list(devices) if isinstance(devices, Iterable) else []
+    if not found or not all(isinstance(device, jax.Device) for device in found) or len(set(found)) < len(found):
+        raise ValueError(f"devices is {devices!r}; expected different devices, at least one, of {jax.devices()}.")
+    return found
 
 
 def _budget(memory_budget, x1, x2, result) -> int:

@@ -405,7 +405,7 @@ def test_a_block_that_does_not_fit_is_refused(block, budget, path):
     (dict(kernel=lambda a, b: a[:, None, :, None] * b[:, None, :2]), r"kernel has last axes \(3, 2\)"),
     (dict(block=0), "block is 0; expected an integer of at least 1"),
     (dict(block=2.0), "block is 2.0; expected an integer"),
-    (dict(devices=[]), "devices is empty"),
+    (dict(devices=[]), r"devices is \[\]; expected different devices"),
     (dict(memory_budget=0), "memory_budget is 0; expected an integer of at least 1"),
     (dict(path="no/such/folder/kernel.npy"), "path is .*expected a file in an existing folder"),
 ])  # fmt: skip
