@@ -138,8 +138,10 @@ def angle(gap: Array, anti: Array) -> Array:
 
 @angle.defjvp
 def _angle_jvp(primals, tangents):
-    sine2 = primals[0] * primals[1]
-    return angle(*primals), jnp.where(sine2 > 0, tangents[0] / jnp.sqrt(jnp.where(sine2 > 0, sine2, 1.0)), 0.0)
+    (gap, anti), (dgap, danti) = primals, tangents
+    sine2 = gap * anti
+    dgap = jnp.where(gap > anti, -danti, dgap)  # of the smaller one, whose rounding is not divided by a sine near 0
+    return angle(gap, anti), jnp.where(sine2 > 0, dgap / jnp.sqrt(jnp.where(sine2 > 0, sine2, 1.0)), 0.0)
 
 
 # --- ReLU, leaky ReLU and the identity: Cho & Saul 2009, J_0 and J_1

@@ -78,7 +78,9 @@ def _affine(net: MLP, pairs: Pairs) -> Pairs:
     plus = jnp.where(common > 0, common * pairs.anti, at_zero)
     divisor = root(q1)[:, None] * root(q2)
     gap = jnp.where(size > 0, unequal + minus, divisor - at_zero) / divisor
-    anti = jnp.where(size > 0, size - common + net.sigma_b2 + plus, divisor + at_zero) / divisor
+    # size - common + sigma_b2, of which no derivative is left where there is no bias
+    opened = net.sigma_b2 * (1 + (q1[:, None] + a2) / jnp.where(size > 0, size + common, 1.0))
+    anti = jnp.where(size > 0, opened + plus, divisor + at_zero) / divisor
     return Pairs(q1, q2, gap, anti)
 
 

@@ -201,6 +201,16 @@ def test_gradients_are_finite_at_equal_antipodal_and_zero_inputs_and_right_elsew
     assert float(slope) == pytest.approx(float(ahead - behind) / 2e-5, rel=1e-7)
 
 
+@pytest.mark.parametrize("depth", [2, 3])
+def test_gradient_along_the_ray_to_an_input_on_its_other_side(depth):
+    """K(ax, y) = a K(x, y), at y = -7x too, where the rounding of 1 + c is all that is left of it."""
+    x = jnp.array([[1.0, 2.0, 3.0]])
+    for y in (-7 * x, -0.3 * x):
+        for kernel in (nngp, ntk):
+            value, slope = jax.value_and_grad(lambda a: kernel(MLP(depth, 1), a * x, y)[0, 0])(1.0)
+            assert float(slope) == pytest.approx(float(value), rel=1e-12, abs=1e-12)
+
+
 def test_gradient_of_the_covariance_at_equal_inputs_is_the_limit(x1):
     """K is differentiable at x = x' for ReLU too, and its derivative in x is there half that of K(x, x)."""
     net, a = MLP(3, 1, sigma_b2=0.1), jnp.asarray(x1[:1])
