@@ -29,7 +29,8 @@ class Activation:
 
     `aligned(q1, q2)` is $E[\phi(u)\phi(v)]$ at $c = 1$; `drop(q1, q2, gap, anti)` is what it loses at
     $c$, that is aligned $- E[\phi(u)\phi(v)]$, accurate relative to itself as `gap` $\to 0$;
-    `spread(q1, q2)` is $E[(\phi(u) - \phi(v))^2]/2$ at $c = 1$, accurate as the variances meet;
+    `mismatch(q1, q2)` is $1 - $ aligned $/\sqrt{E[\phi(u)^2]\,E[\phi(v)^2]}$, the correlation that unequal variances cost at
+    $c = 1$, accurate relative to $q_1 - q_2$ as they meet (GELU's is not);
     `slope(q1, q2, gap, anti)` is $E[\phi'(u)\phi'(v)]$. All broadcast. `homogeneous` says that
     $\phi(az) = a\,\phi(z)$ for $a > 0$, so that correlations do not depend on the variances.
     """
@@ -38,7 +39,7 @@ class Activation:
     fn: Callable[[Array], Array]
     aligned: Callable[[Array, Array], Array]
     drop: Map
-    spread: Callable[[Array, Array], Array]
+    mismatch: Callable[[Array, Array], Array]
     slope: Map
     homogeneous: bool = False
 
@@ -85,6 +86,15 @@ def _gap_and_sum(q1, q2, k):
     norm = safe_sqrt(q1 * q2)
     c = k / jnp.where(norm > 0, norm, 1.0)
     return 1 - c, 1 + c
+
+
+def _mismatch(aligned, spread, q1, q2) -> Array:
+    r"""From $E[(\phi(u) - \phi(v))^2]/2$ at $c = 1$ where the variances are within a factor of two, by its definition elsewhere."""
+    e1, e2 = aligned(q1, q1), aligned(q2, q2)
+    size = safe_sqrt(e1) * safe_sqrt(e2)
+    near = spread(q1, q2) - (safe_sqrt(e1) - safe_sqrt(e2)) ** 2 / 2
+    lost = jnp.where(jnp.abs(q1 - q2) < (q1 + q2) / 3, near, size - aligned(q1, q2))
+    return lost / jnp.where(size > 0, size, 1.0)
 
 
 def _arc_coefficients(degree: int) -> tuple[np.ndarray, np.ndarray]:
@@ -173,14 +183,14 @@ def _relu_family(name: str, slope: float, fn) -> Activation:
         linear = (slope + curved / 2) * gap
         return norm * (linear if slope == 1 else linear - curved * _relu_bend(gap, anti) / (2 * jnp.pi))
 
-    def spread(q1, q2):
-        return share / 2 * (safe_sqrt(q1) - safe_sqrt(q2)) ** 2
+    def mismatch(q1, q2):
+        return jnp.zeros(jnp.broadcast_shapes(jnp.shape(q1), jnp.shape(q2)), jnp.result_type(q1, q2, float))
 
     def derivative(q1, q2, gap, anti):
         bend = jnp.zeros_like(gap) if slope == 1 else curved * (jnp.pi - angle(gap, anti)) / (2 * jnp.pi)
         return jnp.broadcast_to(slope + bend, jnp.broadcast_shapes(gap.shape, jnp.shape(q1), jnp.shape(q2)))
 
-    return Activation(name, fn, aligned, drop, spread, derivative, homogeneous=True)
+    return Activation(name, fn, aligned, drop, mismatch, derivative, homogeneous=True)
 
 
 # --- erf: Williams 1997, eq. 11; GELU: from the orthant probability by Gaussian integration by parts
@@ -331,9 +341,13 @@ def quadrature(name: str, fn: Callable[[Array], Array], nodes: int = 160) -> Act
         zero = jnp.zeros(jnp.broadcast_shapes(gap.shape, a.shape[1:], b.shape[1:]), a.dtype)
         return gap * jax.lax.scan(step, (zero, zero), (a, b))[0][0]
 
-    def spread(q1, q2):
+    def unit(a):
+        size = safe_sqrt((a**2).sum(0))
+        return a / jnp.where(size > 0, size, 1.0)
+
+    def mismatch(q1, q2):
         a, b = pairs(fn, q1, q2)
-        return ((a - b) ** 2).sum(0) / 2
+        return ((unit(a) - unit(b)) ** 2).sum(0) / 2
 
     def slope(q1, q2, gap, anti):
         def horner(total, ab):
@@ -343,7 +357,7 @@ def quadrature(name: str, fn: Callable[[Array], Array], nodes: int = 160) -> Act
         zero = jnp.zeros(jnp.broadcast_shapes(gap.shape, a.shape[1:], b.shape[1:]), a.dtype)
         return jax.lax.scan(horner, zero, (a, b), reverse=True)[0]
 
-    return Activation(name, fn, aligned, drop, spread, slope)
+    return Activation(name, fn, aligned, drop, mismatch, slope)
 
 
 _REGISTRY = {
@@ -352,9 +366,9 @@ _REGISTRY = {
         _relu_family("relu", 0.0, jax.nn.relu),
         _relu_family("leaky_relu", 0.01, jax.nn.leaky_relu),
         _relu_family("linear", 1.0, lambda z: z),
-        Activation("erf", jax.scipy.special.erf, _erf_aligned, _erf_drop, _erf_spread, _erf_slope),
-        Activation("gelu", partial(jax.nn.gelu, approximate=False), _gelu_aligned, _gelu_drop, _gelu_spread, _gelu_slope),
-        Activation("sin", jnp.sin, _sin_aligned, _sin_drop, _sin_spread, _sin_slope),
+        Activation("erf", jax.scipy.special.erf, _erf_aligned, _erf_drop, partial(_mismatch, _erf_aligned, _erf_spread), _erf_slope),
+        Activation("gelu", partial(jax.nn.gelu, approximate=False), _gelu_aligned, _gelu_drop, partial(_mismatch, _gelu_aligned, _gelu_spread), _gelu_slope),
+        Activation("sin", jnp.sin, _sin_aligned, _sin_drop, partial(_mismatch, _sin_aligned, _sin_spread), _sin_slope),
         quadrature("tanh", jnp.tanh, nodes=320),
     )
 }

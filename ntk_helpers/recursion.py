@@ -97,7 +97,7 @@ def _activate(net: MLP, pairs: Pairs) -> Pairs:
         closed = phi.drop(1.0, 1.0, pairs.gap, pairs.anti) / phi.aligned(1.0, 1.0)
     else:
         q1, q2 = pairs.q1[:, None], pairs.q2[None, :]
-        unequal = phi.spread(q1, q2) - (safe_sqrt(e1)[:, None] - safe_sqrt(e2)) ** 2 / 2  # size - aligned(q1, q2)
-        closed = (unequal + phi.drop(q1, q2, pairs.gap, pairs.anti)) / jnp.where(size > 0, size, 1.0)
+        drop = phi.drop(q1, q2, pairs.gap, pairs.anti)
+        closed = phi.mismatch(q1, q2) + drop / jnp.where(size > 0, size, 1.0)
     gap = jnp.where(size > 0, closed, 1.0)
     return Pairs(e1, e2, gap, 2 - gap)

@@ -66,7 +66,7 @@ def test_inputs_that_are_no_numbers(kind):
             check("claim", *arguments, source="s")
 
 
-@pytest.mark.parametrize("net", [None, "relu", {}, MLP, NET.phi, PARAMS], ids=str)
+@pytest.mark.parametrize("net", [None, "relu", {}, MLP, NET.phi, PARAMS])
 def test_what_is_no_network(net):
     for ask in (lambda: nngp(net, X), lambda: ntk(net, X), lambda: sample_ntk(net, KEY, X, 2)):
         with pytest.raises(ValueError, match="net is .*; expected an MLP"):
@@ -92,7 +92,7 @@ def test_a_network_of_several_variances_is_for_vmap():
 @pytest.mark.parametrize("key", [
     None, 0, 0.5, "key", X, np.ones(2), np.arange(2), np.arange(3, dtype=np.uint32), jax.random.split(KEY, 3),
     jax.random.PRNGKey(0)[None],
-], ids=str)  # fmt: skip
+])  # fmt: skip
 def test_what_is_not_one_key(key):
     for ask in (lambda: NET.init(key, 3), lambda: sample_ntk(NET, key, X, 2)):
         with pytest.raises(ValueError, match=r"key is .*; expected one key, as jax.random.key\(0\) gives"):
@@ -148,7 +148,7 @@ def test_functions_that_do_not_map_rows_to_outputs(f, says):
     (dict(method=np.array(["auto"])), "method is array.*; expected one of"),
     (dict(memory_budget="2 GB"), "memory_budget is '2 GB'; expected an integer"),
     (dict(memory_budget=np.ones(2)), "memory_budget is array.*; expected an integer"),
-], ids=str)  # fmt: skip
+])  # fmt: skip
 def test_other_arguments_of_empirical_ntk(arguments, says):
     for ask in (empirical_ntk, empirical_ntk_cost):
         with pytest.raises(ValueError, match=says):
@@ -167,7 +167,7 @@ def test_other_arguments_of_empirical_ntk(arguments, says):
     (dict(path=3), "path is 3; expected the path of a file"),
     (dict(path=""), "path is ''; expected the path of a file"),
     (dict(path=["a"]), r"path is \['a'\]; expected the path of a file"),
-], ids=str)  # fmt: skip
+])  # fmt: skip
 def test_other_arguments_of_tiled(arguments, says):
     with pytest.raises(ValueError, match=says):
         tiled(**dict(kernel=lambda a, b: a @ b.T, x1=X) | arguments)
@@ -182,7 +182,7 @@ def test_other_arguments_of_tiled(arguments, says):
     ({"noise": np.ones(3)}, r"noise has shape \(3,\); expected one number"),
     ({"noise": np.ones((1, 1))}, r"noise has shape \(1, 1\)"),
     ({"noise": None}, "noise is None; expected a variance"),
-], ids=str)  # fmt: skip
+])  # fmt: skip
 def test_matrices_and_noise_of_a_process(change, says):
     with pytest.raises(ValueError, match=says):
         gp_posterior(**GP | change)
@@ -200,7 +200,7 @@ def test_matrices_and_noise_of_a_process(change, says):
     ((1.0, 1.0, 0.5j), "k has dtype complex128; expected real numbers"),
     ((None, 1.0, 0.5), "q1 is None; expected an array of numbers"),
     ((1.0, "1", 0.5), "q2 is '1'; expected an array of numbers"),
-], ids=str)  # fmt: skip
+])  # fmt: skip
 def test_arguments_of_dual_maps(arguments, says):
     for name in ("relu", "erf", "tanh"):
         for dual in (get_activation(name).dual, get_activation(name).dual_derivative):
@@ -238,7 +238,7 @@ def test_activations(ask, says):
     (dict(tol=True), "tol is True; expected a positive, finite absolute tolerance"),
     (dict(tol=[0.1, 0.1]), r"tol is \[0.1, 0.1\]; expected a positive"),
     (dict(expected="< abc", tol=None), "expected is '< abc'; expected a finite bound"),
-], ids=str)  # fmt: skip
+])  # fmt: skip
 def test_claims(change, says, capsys):
     with pytest.raises(ValueError, match=says):
         check(**dict(claim="c", measured=1.0, expected=1.0, tol=0.1, source="s") | change)
@@ -251,7 +251,7 @@ def test_claims(change, says, capsys):
     ({"name": b"fig-a"}, "name is b'fig-a'; expected fig-"),
     ({"caption": None}, "figure fig-a needs a caption"),
     ({"alt": 3}, "alternative text"),
-], ids=str)  # fmt: skip
+])  # fmt: skip
 def test_a_figure(change, says):
     with pytest.raises(ValueError, match=says):
         arguments = dict(fig=plt.figure(), name="fig-a", caption="c", alt="a") | change
@@ -268,7 +268,7 @@ def test_a_figure(change, says):
     ({"alts": [None, "b"]}, "alternative text"),
     ({"label": None}, "label is None; expected what the slider steps through"),
     ({"label": " "}, "label is ' '"),
-], ids=str)  # fmt: skip
+])  # fmt: skip
 def test_a_slider(change, says):
     good = dict(figs=[plt.figure(), plt.figure()], labels=[1, 2], label="w", name="fig-a", caption="c", alts=["a", "b"])
     with pytest.raises(ValueError, match=says):
