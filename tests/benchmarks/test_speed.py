@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from jax import random
 
-from ntk_helpers import MLP, empirical_ntk, ntk, sample_ntk
+from ntk_helpers import MLP, empirical_ntk, empirical_ntk_cost, ntk, sample_ntk
 from ntk_helpers.neural_tangents_compat import nt, stax
 
 NET = MLP(depth=5, width=512, d_out=10, activation="relu", sigma_w2=2.0, sigma_b2=0.1)
@@ -49,6 +49,7 @@ def test_empirical_ntk(benchmark, finite, output, who):
     benchmark.group = f"empirical NTK, {output}, ReLU 4 × 512, 64 × 64 inputs"
     ours = partial(empirical_ntk, NET, output=output)
     if who == "ours":
+        benchmark.extra_info["flops"] = empirical_ntk_cost(NET, *finite, output=output).flops
         time(benchmark, ours, *finite)
         return
     traced = {"full": (), "trace": (-1,)}[output]
@@ -168,6 +169,27 @@ def test_infinite_ntk(benchmark, points, depth, who):
         time(benchmark, ours, points)
     else:
         time(benchmark, infinite_by_stax(depth), points, expected=ours(points), rtol=5e-3)
+
+
+@pytest.mark.parametrize("who", ["ours", "stax"])
+def test_infinite_ntk_with_compilation(benchmark, points, who):
+    """From a fresh process's state to the first result."""
+    benchmark.group = "infinite NTK, ReLU depth 21, 1000 points of dimension 784, with compilation"
+    ours = partial(ntk, MLP(depth=21, width=1, sigma_b2=0.1))
+    fn = ours if who == "ours" else infinite_by_stax(21)
+    benchmark.pedantic(lambda: jax.block_until_ready(jax.jit(fn)(points)), setup=jax.clear_caches, rounds=3)
+
+
+@pytest.mark.parametrize("who, depth", [("ours", 1001), ("depth 4", 4)])
+def test_infinite_ntk_of_equal_norms(benchmark, points, who, depth):
+    """Not inside `jit`, where it is not known that norms are equal."""
+    benchmark.group = "infinite NTK, ReLU depth 1001, 1000 points of equal norms"
+    net, x = MLP(depth=depth, width=1, sigma_b2=0.1), points / jnp.linalg.norm(points, axis=1, keepdims=True)
+    single = jax.block_until_ready(ntk(net, x))
+    with jax.enable_x64(True):
+        double = np.asarray(ntk(net, np.asarray(x, np.float64)))
+    assert np.abs(single - double).max() <= 2e-5 * double.max()
+    benchmark.pedantic(lambda: jax.block_until_ready(ntk(net, x)), rounds=10)
 
 
 @pytest.mark.parametrize("who", ["ours"])
