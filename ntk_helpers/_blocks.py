@@ -7,7 +7,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-__all__ = ["default_budget", "in_blocks", "transposed"]
+from ntk_helpers._progress import tick
+
+__all__ = ["count_blocks", "default_budget", "in_blocks", "transposed"]
 
 
 def default_budget() -> int:
@@ -23,11 +25,17 @@ def transposed(block):
     return block.swapaxes(0, 1).swapaxes(-1, -2) if block.ndim == 4 else block.swapaxes(0, 1)
 
 
-def in_blocks(prepare, combine, x1: Array, x2: Array | None, block: tuple[int, int]) -> Array:
+def count_blocks(x1: Array, x2: Array | None, block: tuple[int, int]) -> int:
+    """How many blocks `in_blocks` computes."""
+    rows, columns = (-(-len(x) // size) for x, size in zip((x1, x1 if x2 is None else x2), block))
+    return rows * (rows + 1) // 2 if x2 is None else rows * columns
+
+
+def in_blocks(prepare, combine, x1: Array, x2: Array | None, block: tuple[int, int], ticks: bool = False) -> Array:
     """`combine(prepare(x1), prepare(x2))`, (n1, n2, ...), over blocks of at most (rows, columns) points.
 
     Without `x2` the blocks are square and those below the diagonal are transposed copies. The last block of a row
-    starts early enough to be whole.
+    starts early enough to be whole. `ticks` moves the bar of `progress` at every block.
     """
     if block[0] >= len(x1) and block[1] >= len(x1 if x2 is None else x2):
         left = prepare(x1)
@@ -46,6 +54,8 @@ def in_blocks(prepare, combine, x1: Array, x2: Array | None, block: tuple[int, i
         def cell(j, kernel):
             side, right = piece(columns, j, block[1])
             found = combine(left, right)
+            if ticks:
+                tick()
             rest = (0,) * (found.ndim - 2)
             kernel = lax.dynamic_update_slice(kernel, found, (top, side, *rest))
             if x2 is None:

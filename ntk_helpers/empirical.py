@@ -9,11 +9,12 @@ import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, PyTree
 
-from ntk_helpers._blocks import default_budget, in_blocks
+from ntk_helpers._blocks import count_blocks, default_budget, in_blocks
 from ntk_helpers._contraction import OUTPUTS
 from ntk_helpers._cost import NTKCost, estimate
 from ntk_helpers._inputs import check_batches, check_choice, check_points, check_size
 from ntk_helpers._methods import METHODS
+from ntk_helpers._progress import progress
 from ntk_helpers.mlp import MLP
 
 __all__ = ["NTKCost", "empirical_ntk", "empirical_ntk_cost"]
@@ -49,7 +50,7 @@ def empirical_ntk(
 
     `memory_budget` in bytes, by default half of the device's memory: inputs are taken in blocks of rows and columns whose
     estimated memory fits; without `x2` only blocks on and above the diagonal are computed (then, with more than one
-    block, not differentiable in reverse mode).
+    block, not differentiable in reverse mode). Calls of several blocks show a progress bar after two seconds.
 
     All products run at full float32 precision, also on hardware with a faster, coarser one. The gradient of the kernel
     with respect to an `MLP`'s `sigma_b2` is infinite at 0, where the scale of its biases is a square root.
@@ -62,7 +63,8 @@ def empirical_ntk(
     cost = _cost(apply, params, x1, x2, output, method, memory_budget)
     if not isinstance(f, MLP):
         _check_rows(apply, params, x1)
-    return _kernel(apply, params, x1, x2, output, cost.method, cost.block)
+    with progress(count_blocks(x1, x2, cost.block), "empirical_ntk", "block", (apply, params, x1, x2)) as ticks:
+        return _kernel(apply, params, x1, x2, output, cost.method, cost.block, ticks)
 
 
 def empirical_ntk_cost(
@@ -133,11 +135,11 @@ def _cached_cost(structure, shapes, output, method, budget):
     return found[0]
 
 
-@partial(jax.jit, static_argnames=("output", "method", "block"))
-def _kernel(apply, params, x1, x2, output, method, block):
+@partial(jax.jit, static_argnames=("output", "method", "block", "ticks"))
+def _kernel(apply, params, x1, x2, output, method, block, ticks):
     with jax.default_matmul_precision("highest"):
         prepare, combine = METHODS[method](apply, params, x1[0], output)
-        return in_blocks(prepare, combine, x1, x2, block)
+        return in_blocks(prepare, combine, x1, x2, block, ticks)
 
 
 def _check_rows(apply, params, x) -> None:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from ntk_helpers._inputs import check_key, check_points, check_size
+from ntk_helpers._progress import progress, tick
 from ntk_helpers.activations import safe_sqrt
 from ntk_helpers.mlp import MLP, check_network
 
@@ -55,8 +56,9 @@ def sample_ntk(
     equal or opposite stay so to the last bit, kernel entries to rounding.
 
     `parts=True` returns an `NTKSamples`. Draw i depends on the key and on i alone, so more draws continue
-    fewer. Computed in the type of `x`, float32 at least. Raises `ValueError` for a network with more than one
-    output, less than one draw, or inputs that are not a finite (n, d) array.
+    fewer. Calls of several batches show a progress bar after two seconds. Computed in the type of `x`, float32 at
+    least. Raises `ValueError` for a network with more than one output, less than one draw, or inputs that are not a
+    finite (n, d) array.
     """
     check_network(net)
     check_key(key)
@@ -68,20 +70,26 @@ def sample_ntk(
     twins = _twins(x)
     if not isinstance(twins, jax.core.Tracer) and (twins == jnp.arange(len(x))).all():
         twins = None
-    return _sample(net, key, x, twins, draws, bool(parts))
+    kept_bytes = 5 * x.itemsize * len(x) * (1 + sum(net.widths))
+    batches = -(-draws // max(1, BATCH_BYTES // kept_bytes))
+    with progress(batches, "sample_ntk", "batch", (net, key, x)) as ticks:
+        return _sample(net, key, x, twins, draws, batches, bool(parts), ticks)
 
 
-@partial(jax.jit, static_argnames=("draws", "parts"))
-def _sample(net: MLP, key: Array, x: Array, twins: Array | None, draws: int, parts: bool):
+@partial(jax.jit, static_argnames=("draws", "batches", "parts", "ticks"))
+def _sample(net: MLP, key: Array, x: Array, twins: Array | None, draws: int, batches: int, parts: bool, ticks: bool):
     def draw(index):
         samples = _draw(net, jax.random.fold_in(key, index), x, twins)
         return samples if parts else samples.kernel
 
-    kept_bytes = 5 * x.itemsize * len(x) * (1 + sum(net.widths))
-    batches = -(-draws // max(1, BATCH_BYTES // kept_bytes))
+    def batch(indices):
+        if ticks:
+            tick()
+        return jax.vmap(draw)(indices)
+
     indices = jnp.arange(batches * -(-draws // batches)).reshape(batches, -1)
     with jax.default_matmul_precision("highest"):
-        out = jax.lax.map(jax.vmap(draw), indices)
+        out = jax.lax.map(batch, indices)
     return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:draws], out)
 
 
