@@ -1,0 +1,54 @@
+"""Kernel matrices on the host, in float64: their shapes, their eigenvalues, and whether they are kernels at all."""
+
+import numpy as np
+from scipy.linalg import eigh
+
+from ntk_helpers._inputs import check_finite, check_numbers
+
+__all__ = ["as_matrix", "numbers", "rounding", "spectrum"]
+
+
+def numbers(name: str, x, shape: tuple | None = None) -> np.ndarray:
+    """`x` as finite real float64, of the given shape, where None is any size but 0."""
+    found = check_numbers(name, x, np.asarray)
+    if np.iscomplexobj(found):
+        raise ValueError(f"{name} has dtype {found.dtype}; expected real numbers.")
+    fits = shape is None or (found.ndim == len(shape) and all(size in (None, given) for size, given in zip(shape, found.shape)))
+    if not fits or 0 in found.shape:
+        wanted = "no size 0" if shape is None else str(shape).replace("None", "any")
+        raise ValueError(f"{name} has shape {found.shape}; expected {wanted}.")
+    check_finite(name, found)
+    return found.astype(np.float64)
+
+
+def as_matrix(theta) -> np.ndarray:
+    """(m, n) as it is, (m, n, o, o) as (m o, n o)."""
+    return theta if theta.ndim == 2 else theta.swapaxes(1, 2).reshape(theta.shape[0] * theta.shape[2], -1)
+
+
+def rounding(theta) -> float:
+    """The size of the eigenvalues that rounding makes, relative to the largest, in the type that the kernel came in."""
+    dtype = np.asarray(theta).dtype
+    eps = np.finfo(dtype if np.issubdtype(dtype, np.floating) else float).eps
+    return float(eps) * int(np.prod(np.shape(theta)[1::2]))
+
+
+def spectrum(theta) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues, ascending and clipped at 0, and eigenvectors of (n, n) or (n, n, o, o); `ValueError` for what is no kernel."""
+    found = numbers("theta", theta)
+    if found.ndim not in (2, 4) or found.shape[::2] != found.shape[1::2]:
+        raise ValueError(f"theta has shape {found.shape}; expected (n, n) or (n, n, o, o).")
+    matrix = as_matrix(found)
+    asymmetry, size = np.abs(matrix - matrix.T).max(), np.abs(matrix).max()
+    if asymmetry > rounding(theta) ** 0.5 * size:
+        raise ValueError(
+            f"theta is not symmetric: entries differ from their transposes by {asymmetry:.2g}, the largest is {size:.2g}; "
+            "expected a kernel of the training points with themselves."
+        )
+    values, vectors = eigh((matrix + matrix.T) / 2)
+    if values[-1] <= 0 or values[0] < -rounding(theta) * values[-1]:
+        raise ValueError(
+            f"theta is not positive: its eigenvalues go from {values[0]:.3g} to {values[-1]:.3g}, in {np.asarray(theta).dtype}; "
+            f"expected none below 0 by more than rounding. Compute it in float64, or add {max(-values[0], 0.0):.2g} to its diagonal."
+        )
+    return np.maximum(values, 0.0), vectors
