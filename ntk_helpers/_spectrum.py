@@ -1,7 +1,6 @@
 """Kernel matrices on the host, in float64: their shapes, their eigenvalues, and whether they are kernels at all."""
 
 import numpy as np
-from scipy.linalg import eigh
 
 from ntk_helpers._inputs import check_finite, check_numbers
 
@@ -45,7 +44,7 @@ def spectrum(theta) -> tuple[np.ndarray, np.ndarray]:
             f"theta is not symmetric: entries differ from their transposes by {asymmetry:.2g}, the largest is {size:.2g}; "
             "expected a kernel of the training points with themselves."
         )
-    values, vectors = eigh((matrix + matrix.T) / 2)
+    values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
     if values[-1] <= 0 or values[0] < -rounding(theta) * values[-1]:
         raise ValueError(
             f"theta is not positive: its eigenvalues go from {values[0]:.3g} to {values[-1]:.3g}, in {np.asarray(theta).dtype}; "

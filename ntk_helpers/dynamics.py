@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 from jaxtyping import Array, Float
-from scipy.integrate import solve_ivp
 
 from ntk_helpers._inputs import check_choice, check_numbers, check_variance
 from ntk_helpers._spectrum import as_matrix, numbers, rounding, spectrum
@@ -224,6 +223,8 @@ def kernel_flow(
     (Lee et al. 2019, section 2.2). `rtol` is the relative tolerance of the solver. Raises `ValueError` as `kernel_dynamics`, and for times
     that are negative or infinite; `RuntimeError` where the solver gives up.
     """
+    from scipy.integrate import solve_ivp  # a quarter of a second that nothing else needs
+
     f0, t = numbers("f0", f0, (None, None)), _times(t, whole=False)
     if t.ndim != 1 or np.isinf(t).any():
         raise ValueError(f"t is {t}; expected a row of finite times.")
