@@ -19,6 +19,8 @@ class Checkpoint:
     """A tree of arrays in a file, behind a line that says of which run; without a path nothing is kept."""
 
     def __init__(self, path, about: dict, arrays):
+        if not isinstance(path, str | os.PathLike | None):
+            raise ValueError(f"checkpoint is {path!r}; expected the path of a file.")
         self.path = None if path is None else Path(path)
         if self.path is not None and (self.path.is_dir() or not self.path.parent.is_dir()):
             raise ValueError(f"checkpoint is {str(path)!r}; expected a file in a folder that exists.")

@@ -77,7 +77,7 @@ def _rows(key, i, n: int, size: int):
 def value_of(loss, outputs, y):
     if callable(loss):
         return loss(outputs, y)
-    return loss_scale(loss, *outputs.shape) * ((outputs - y) ** 2).sum() / 2
+    return loss_scale(loss, len(outputs), outputs.size // len(outputs)) * ((outputs - y) ** 2).sum() / 2
 
 
 def _group(params: PyTree, count: int) -> int:

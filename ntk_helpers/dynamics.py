@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from ntk_helpers._inputs import check_choice, check_numbers, check_variance
 from ntk_helpers._spectrum import as_matrix, numbers, rounding, spectrum
-from ntk_helpers.conventions import check_rule, loss_scale
+from ntk_helpers.conventions import check_rule, is_number, loss_scale
 from ntk_helpers.gp import Posterior
 
 __all__ = ["KernelDynamics", "kernel_dynamics", "kernel_flow"]
@@ -123,7 +123,8 @@ class KernelDynamics:
 
     def _cross(self, theta_test, m: int):
         n, outputs = self.y.shape
-        blocks = (outputs, outputs) if len(self.eigenvalues) != n else ()
+        full = len(self.eigenvalues) != n or (outputs == 1 and np.ndim(theta_test) == 4)
+        blocks = (outputs, outputs) if full else ()
         return as_matrix(numbers("theta_test", theta_test, (m, n, *blocks)))
 
     def _combine(self, basis, factors, residual):
@@ -144,7 +145,8 @@ class KernelDynamics:
                 exponent = -self.scale * mu * finite
                 p, alpha = np.exp(exponent), -np.expm1(exponent) / mu
             else:
-                p, alpha = _descend(mu, finite[..., 0].astype(np.int64), self.learning_rate * self.scale, self.momentum)
+                steps = np.minimum(finite[..., 0], 2.0**62).astype(np.int64)
+                p, alpha = _descend(mu, steps, self.learning_rate * self.scale, self.momentum)
             p, alpha = np.where(final, 0.0, p), np.where(final, 1 / mu, alpha)
         p, alpha = np.where(known, p, 1.0), np.where(known, alpha, 0.0)
         if self.learning_rate is not None:
@@ -182,7 +184,9 @@ def kernel_dynamics(
     elif momentum:
         raise ValueError(f"momentum is {momentum} without a learning_rate; expected both, or neither for gradient flow.")
     check_variance("ridge", ridge)
-    shape = np.shape(theta)
+    if np.ndim(ridge):
+        raise ValueError(f"ridge has shape {np.shape(ridge)}; expected one number.")
+    shape = numbers("theta", theta).shape
     n, outputs = y.shape
     if shape not in ((n, n), (n, n, outputs, outputs)):
         raise ValueError(f"theta has shape {shape} and y {y.shape}; expected ({n}, {n}) or ({n}, {n}, {outputs}, {outputs}).")
@@ -225,16 +229,21 @@ def kernel_flow(
     """
     from scipy.integrate import solve_ivp  # a quarter of a second that nothing else needs
 
+    if not callable(loss):
+        raise ValueError(f"loss is {loss!r}; expected a function of the outputs.")
+    if not is_number(rtol) or not 0 < rtol < 1:
+        raise ValueError(f"rtol is {rtol!r}; expected a relative tolerance, between 0 and 1.")
     f0, t = numbers("f0", f0, (None, None)), _times(t, whole=False)
     if t.ndim != 1 or np.isinf(t).any():
         raise ValueError(f"t is {t}; expected a row of finite times.")
     n, outputs = f0.shape
-    if np.shape(theta) not in ((n, n), (n, n, outputs, outputs)):
-        raise ValueError(f"theta has shape {np.shape(theta)} and f0 {f0.shape}; expected ({n}, {n}) or with two axes of {outputs}.")
+    matrix = numbers("theta", theta)
+    if matrix.shape not in ((n, n), (n, n, outputs, outputs)):
+        raise ValueError(f"theta has shape {matrix.shape} and f0 {f0.shape}; expected ({n}, {n}) or with two axes of {outputs}.")
     spectrum(theta)
     if (theta_test is None) != (f0_test is None):
         raise ValueError("one of theta_test and f0_test is missing; expected both or neither.")
-    matrix = _whole(numbers("theta", theta), outputs)
+    matrix = _whole(matrix, outputs)
     if theta_test is not None:
         f0_test = numbers("f0_test", f0_test, (None, outputs))
         blocks = np.shape(theta)[2:]
@@ -242,12 +251,12 @@ def kernel_flow(
 
     with jax.enable_x64(True):
         flat = lambda f: loss(f.reshape(n, outputs))  # noqa: E731
-        if jax.eval_shape(flat, f0.ravel()).shape != ():
+        if getattr(jax.eval_shape(flat, f0.ravel()), "shape", None) != ():
             raise ValueError("loss does not return one number for outputs (n, o).")
         slope, bend = jax.jit(jax.grad(flat)), jax.jit(jax.hessian(flat))
         ends, order = np.unique(np.append(0.0, t), return_inverse=True)
         found = solve_ivp(
-            lambda _, a: np.asarray(slope(f0.ravel() - matrix @ a)), (0.0, ends[-1]), np.zeros(f0.size), "BDF", ends,
+            lambda _, a: np.asarray(slope(f0.ravel() - matrix @ a)), (0.0, ends[-1] or 1e-12), np.zeros(f0.size), "BDF", ends,
             rtol=rtol, atol=rtol * 1e-3, jac=lambda _, a: -np.asarray(bend(f0.ravel() - matrix @ a)) @ matrix,
         )  # fmt: skip
     if not found.success:
@@ -262,7 +271,7 @@ def kernel_flow(
 
 def _times(t, whole: bool) -> np.ndarray:
     found = check_numbers("t", t, np.asarray)
-    if np.iscomplexobj(found) or not (found >= 0).all() or (whole and not (found == np.floor(found)).all()):
+    if np.iscomplexobj(found) or found.size == 0 or not (found >= 0).all() or (whole and not (found == np.floor(found)).all()):
         kind = "whole numbers of steps" if whole else "times"
         raise ValueError(f"t is {t!r}; expected {kind}, at least 0; inf is the limit.")
     return found.astype(np.float64)

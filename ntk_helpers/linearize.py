@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from ntk_helpers._inputs import check_finite, check_size
+from ntk_helpers._inputs import check_finite, check_numbers, check_size
 from ntk_helpers.mlp import MLP
 
 __all__ = ["linearize", "taylor"]
@@ -35,14 +35,15 @@ def taylor(f: MLP | Apply, params0: PyTree, order: int) -> Apply:
         raise ValueError(f"f is {f!r}; expected an MLP, or a function of parameters and inputs.")
     order, apply = check_size("order", order), f.apply if isinstance(f, MLP) else f
     for path, leaf in jax.tree.leaves_with_path(params0):
-        check_finite(f"params0{jax.tree_util.keystr(path)}", leaf)
+        name = f"params0{jax.tree_util.keystr(path)}"
+        check_finite(name, check_numbers(name, leaf))
 
     def model(params: PyTree, x: Array) -> Array:
         _check_alike(params, params0)
         change = jax.tree.map(jnp.subtract, params, params0)
 
         def along(s):
-            return apply(jax.tree.map(lambda p, c: p + s.astype(p.dtype) * c, params0, change), x)
+            return apply(jax.tree.map(lambda p, c: p + s.astype(c.dtype) * c, params0, change), x)
 
         terms = _derivatives(along, jnp.zeros(()), order)
         return sum(term / factorial(k) for k, term in enumerate(terms))

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from ntk_helpers._checkpoint import Checkpoint
 from ntk_helpers._descent import State, advance, value_of
-from ntk_helpers._inputs import check_batches, check_choice, check_finite, check_key, check_numbers, check_size
+from ntk_helpers._inputs import check_choice, check_finite, check_key, check_numbers, check_size
 from ntk_helpers.conventions import LOSSES
 from ntk_helpers.mlp import MLP
 
@@ -90,27 +90,32 @@ def train(
     Shows a progress bar after two seconds. Raises `ValueError` for arrays that do not match or are not finite, sizes below 1, steps `at` out of range,
     an unknown `loss`, a `batch_size` without `key`, and the checkpoint of another run.
     """
-    f = Partial(MLP.apply, f) if isinstance(f, MLP) else f if isinstance(f, Partial) else Partial(f)
-    x, y = check_batches(x)[0], check_numbers("y", y)
-    check_finite("y", y)
+    about = {"f": str(f) if isinstance(f, MLP) else ""}
+    f = Partial(MLP.apply, f) if isinstance(f, MLP) else f if isinstance(f, Partial) else Partial(_function("f", f))
+    x, y = _points("x", x), _points("y", y)
+    if not isinstance(optimizer, optax.GradientTransformation):
+        raise ValueError(f"optimizer is {optimizer!r}; expected one of optax.")
     steps, at = check_size("steps", steps), _recorded(at, steps)
     size, key = _batch(batch_size, key, len(x))
-    start = params if ensemble else jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], params)
-    count = _members(start)
+    start = _start(params, ensemble)
+    count = len(jax.tree.leaves(start)[0])
     dtype = _loss_dtype(f, start, x, y, loss)
-    observe = tuple((observe or {}).items())
+    observe = _observers(observe, start)
+    if stop is not None and np.shape(_traced("stop", _function("stop", stop), 0, jnp.zeros(steps, dtype))) != ():
+        raise ValueError("stop does not return one truth value, given a step and the losses (steps,).")
 
     nowhere = -jnp.ones(count, int)
     state = State(start, jax.vmap(optimizer.init)(start), jnp.full((count, steps), jnp.nan, dtype), nowhere, nowhere)
     shapes = jax.eval_shape(partial(_look, loss=loss, observe=observe), f, start, start, x, y)
     history = jax.tree.map(lambda leaf: np.zeros((len(at), *leaf.shape), leaf.dtype), shapes)
-    about = {"steps": steps, "at": at.tolist(), "batch_size": size, "loss": str(loss), "observe": [name for name, _ in observe]}
-    file = Checkpoint(checkpoint, about if isinstance(loss, str) else about | {"loss": ""}, (start, x, y, key))
+    about |= {"steps": steps, "at": at.tolist(), "batch_size": size, "observe": [name for name, _ in observe]}
+    about |= {"loss": loss if isinstance(loss, str) else "", "memory": str(jax.tree.structure(state.memory))}
+    file = Checkpoint(checkpoint, about, (start, x, y, key))
     done, state, history = file.load((0, state, history))
 
     with tqdm(total=steps, desc="train", unit="step", delay=2, initial=done) as bar:
         for station in np.union1d(at, np.linspace(0, steps, STATIONS).astype(int)).tolist():
-            if station < done:
+            if station < done or station == done > 0:
                 continue
             state = advance(f, state, x, y, key, done, station, optimizer=optimizer, loss=loss, stop=stop, size=size)
             if station in at:
@@ -142,8 +147,43 @@ def _look(f, params, start, x, y, *, loss, observe):
 # --- arguments and results
 
 
+def _points(name: str, a) -> Array:
+    a = check_numbers(name, a)
+    if a.ndim == 0 or 0 in a.shape:
+        raise ValueError(f"{name} has shape {a.shape}; expected (points, ...), no size 0.")
+    check_finite(name, a)
+    return a
+
+
+def _function(name: str, f):
+    if not callable(f):
+        raise ValueError(f"{name} is {f!r}; expected a function.")
+    return f
+
+
+def _traced(name: str, f, *arguments):
+    """What `f` returns, as shapes; a function that fails is bad input, whose name the error says."""
+    try:
+        return jax.eval_shape(f, *arguments)
+    except ValueError:
+        raise
+    except Exception as error:
+        raise ValueError(f"{name} fails: {type(error).__name__}: {str(error).partition(chr(10))[0]}") from error
+
+
+def _observers(observe, start) -> tuple:
+    if observe is not None and not isinstance(observe, Mapping):
+        raise ValueError(f"observe is {observe!r}; expected functions of the parameters by name.")
+    for name, see in (observe or {}).items():
+        _traced(f"observe[{name!r}]", _function(f"observe[{name!r}]", see), jax.tree.map(lambda leaf: leaf[0], start))
+    return tuple((observe or {}).items())
+
+
 def _recorded(at, steps: int) -> np.ndarray:
-    found = np.asarray([0, steps] if at is None else list(at))
+    try:
+        found = np.asarray([0, steps] if at is None else list(at))
+    except (TypeError, ValueError):
+        found = np.zeros(0)
     if found.ndim != 1 or found.size == 0 or found.dtype.kind not in "iu" or found.min() < 0 or found.max() > steps:
         raise ValueError(f"at is {at!r}; expected whole numbers from 0 to {steps}, the steps after which to record.")
     return np.unique(found)
@@ -160,25 +200,32 @@ def _batch(batch_size, key, n: int):
     return size, jax.random.key(0) if key is None else key
 
 
-def _members(params: PyTree) -> int:
-    axes = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(params)}
-    if len(axes) != 1 or not all(axes):
-        raise ValueError(f"params have first axes {sorted(axes)}; with ensemble=True expected one number of members.")
+def _start(params: PyTree, ensemble: bool) -> PyTree:
+    """Parameters with members on their first axis, checked."""
     for path, leaf in jax.tree.leaves_with_path(params):
-        check_finite(f"params{jax.tree_util.keystr(path)}", leaf)
-    return axes.pop()[0]
+        name = f"params{jax.tree_util.keystr(path)}"
+        found = check_numbers(name, leaf)
+        if not jnp.issubdtype(found.dtype, jnp.floating):
+            raise ValueError(f"{name} has dtype {found.dtype}; expected a floating type.")
+        check_finite(name, found)
+    start = jax.tree.map(jnp.asarray if ensemble else lambda leaf: jnp.asarray(leaf)[None], params)
+    axes = {leaf.shape[:1] for leaf in jax.tree.leaves(start)}
+    if len(axes) != 1 or axes <= {(), (0,)}:
+        raise ValueError(f"params have first axes {sorted(axes)}; expected arrays, with ensemble=True of one number of members.")
+    return start
 
 
 def _loss_dtype(f, params, x, y, loss):
     """The type of the loss, or `ValueError` unless it is one number, and the targets match the outputs."""
     if not callable(loss):
         check_choice("loss", loss, LOSSES)
-    outputs = jax.eval_shape(f, jax.tree.map(lambda leaf: leaf[0], params), x)
-    if len(y) != len(x) or (not callable(loss) and y.shape != outputs.shape):
-        raise ValueError(f"y has shape {y.shape}, and the outputs {outputs.shape}; expected the same.")
-    value = jax.eval_shape(partial(value_of, loss), outputs, y)
-    if value.shape != ():
-        raise ValueError(f"loss gives an array {value.shape} for outputs {outputs.shape}; expected one number.")
+    outputs = _traced("f", f, jax.tree.map(lambda leaf: leaf[0], params), x)
+    shape = getattr(outputs, "shape", ())
+    if not shape or len(y) != len(x) or (not callable(loss) and y.shape != shape):
+        raise ValueError(f"y has shape {y.shape}, and the outputs {shape}; expected the same.")
+    value = _traced("loss", partial(value_of, loss), outputs, y)
+    if getattr(value, "shape", None) != () or not jnp.issubdtype(value.dtype, jnp.floating):
+        raise ValueError(f"loss gives {value} for outputs {shape}; expected one real number.")
     return value.dtype
 
 

@@ -8,24 +8,34 @@ import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
+import optax
 import pytest
 
 from ntk_helpers import (
     MLP,
     check,
+    critical_learning_rate,
     empirical_ntk,
     empirical_ntk_cost,
     figures,
     get_activation,
     gp_log_likelihood,
     gp_posterior,
+    kernel_dynamics,
+    kernel_flow,
+    linearize,
+    loss_scale,
+    max_learning_rate,
     nngp,
     ntk,
     quadrature,
     register_activation,
     sample_ntk,
+    steps_to_time,
+    taylor,
     tiled,
 )
+from ntk_helpers.training import train
 
 KEY = jax.random.key(0)
 X = np.random.default_rng(0).normal(size=(4, 3))
@@ -274,3 +284,182 @@ def test_a_slider(change, says):
     with pytest.raises(ValueError, match=says):
         figures.slider(**good | change)
     plt.close("all")
+
+
+# --- training
+
+
+def dynamics(theta=np.eye(3), y=np.ones((3, 2)), loss="mean", **rule):
+    return kernel_dynamics(theta, y, loss=loss, **rule)
+
+
+def squares(f):
+    return (f**2).sum()
+
+
+STEPS, BLOCKS = dict(learning_rate=0.1), np.eye(6).reshape(3, 2, 3, 2).swapaxes(1, 2)
+FLOW = dict(theta=np.eye(3), loss=squares, t=[1.0], f0=np.ones((3, 2)))
+AT_POINTS = dict(t=1.0, f0=np.ones((3, 2)), f0_test=np.ones((4, 2)), theta_test=np.ones((4, 3)))
+OF_DRAWS = dict(t=1.0, theta_test=np.ones((4, 3)), nngp_train=np.eye(3), nngp_cross=np.ones((4, 3)), nngp_test=np.eye(4))
+TRAIN = dict(f=NET, params=PARAMS, x=X, y=np.ones((4, 1)), optimizer=optax.sgd(0.1), steps=3, loss="mean")
+MEMBERS = jax.tree.map(lambda p: jnp.stack([p, p]), PARAMS)
+
+
+@pytest.mark.parametrize("kind", NO_NUMBERS)
+def test_arrays_of_training_that_are_no_numbers(kind):
+    bad, says = NO_NUMBERS[kind], "{} is .*; expected an array of numbers"
+    asks = {
+        "theta": [lambda: dynamics(bad), lambda: max_learning_rate(bad, "mean"), lambda: critical_learning_rate(bad, "mean"),
+                  lambda: kernel_flow(**FLOW | {"theta": bad})],
+        "y": [lambda: dynamics(y=bad), lambda: train(**TRAIN | {"y": bad})],
+        "x": [lambda: train(**TRAIN | {"x": bad})],
+        "t": [lambda: dynamics().remaining(bad), lambda: dynamics().train(bad, np.ones((3, 2))), lambda: kernel_flow(**FLOW | {"t": bad})],
+        "f0": [lambda: dynamics().train(1.0, bad), lambda: kernel_flow(**FLOW | {"f0": bad})],
+        "steps": [lambda: steps_to_time(bad, 0.1)],
+        **{name: [lambda name=name: dynamics().test(**AT_POINTS | {name: bad})] for name in ("f0_test", "theta_test")},
+        **{name: [lambda name=name: dynamics().distribution(**OF_DRAWS | {name: bad})] for name in OF_DRAWS if name != "t"},
+    }  # fmt: skip
+    for name, doors in asks.items():
+        for ask in doors:
+            with pytest.raises(ValueError, match=says.format(name)):
+                ask()
+
+
+@pytest.mark.parametrize("value", ["0.1", [0.1], np.ones(1), 0.1j, 0, -0.1, np.nan, np.inf, -np.inf], ids=str)
+def test_a_learning_rate_is_a_positive_number(value):
+    for ask in (lambda: steps_to_time(3, value), lambda: dynamics(learning_rate=value)):
+        with pytest.raises(ValueError, match="learning_rate is .*; expected a positive number"):
+            ask()
+
+
+@pytest.mark.parametrize("value", [None, "0.1", [0.1], np.ones(1) / 2, 0.1j, -0.1, 1, 1.5, np.nan, np.inf], ids=str)
+def test_a_momentum_is_below_one(value):
+    asks = [lambda: steps_to_time(3, 0.1, value), lambda: dynamics(momentum=value, **STEPS),
+            lambda: max_learning_rate(np.eye(3), "mean", 1, value)]  # fmt: skip
+    for ask in asks:
+        with pytest.raises(ValueError, match=r"momentum is .*; expected a number in \[0, 1\)"):
+            ask()
+
+
+@pytest.mark.parametrize("loss", [None, "mse", "MEAN", 3, ["mean"], squares])
+def test_a_squared_loss_has_a_name(loss):
+    asks = [lambda: loss_scale(loss, 3), lambda: dynamics(loss=loss), lambda: max_learning_rate(np.eye(3), loss),
+            lambda: critical_learning_rate(np.eye(3), loss)]  # fmt: skip
+    for ask in asks if callable(loss) else [*asks, lambda: train(**TRAIN | {"loss": loss})]:
+        with pytest.raises(ValueError, match="loss is .*; expected one of 'sum_half', 'mean_half', 'mean'"):
+            ask()
+
+
+@pytest.mark.parametrize("t", [-1.0, [1.0, -1e-9], np.nan, -np.inf, [], 1j], ids=str)
+def test_times_are_at_least_zero(t):
+    found = dynamics()
+    for ask in (found.remaining, lambda t: found.train(t, np.ones((3, 2))), lambda t: found.distribution(**OF_DRAWS | {"t": t})):
+        with pytest.raises(ValueError, match="t is .*; expected times, at least 0; inf is the limit"):
+            ask(t)
+    for bad in (t, 1.5, [1, 2.5]):
+        with pytest.raises(ValueError, match="t is .*; expected whole numbers of steps, at least 0"):
+            dynamics(**STEPS).remaining(bad)
+    with pytest.raises(ValueError, match="t is .*expected"):
+        kernel_flow(**FLOW | {"t": t})
+
+
+@pytest.mark.parametrize("ask, says", [
+    (lambda: loss_scale("mean", 0), "n is 0; expected an integer of at least 1"),
+    (lambda: loss_scale("mean", 2.0), "n is 2.0"),
+    (lambda: loss_scale("mean", 2, -1), "outputs is -1"),
+    (lambda: max_learning_rate(np.eye(3), "mean", 0), "outputs is 0"),
+    (lambda: max_learning_rate(np.ones((2, 3)), "mean"), r"theta has shape \(2, 3\); expected \(n, n\) or \(n, n, o, o\)"),
+    (lambda: critical_learning_rate(np.eye(3)[0], "mean"), r"theta has shape \(3,\)"),
+    (lambda: steps_to_time([1, -2], 0.1), r"steps is \[1, -2\]; expected numbers of steps, at least 0"),
+    (lambda: steps_to_time(np.nan, 0.1), "steps is nan"),
+    (lambda: dynamics(np.ones((2, 2))), r"theta has shape \(2, 2\) and y \(3, 2\); expected \(3, 3\) or \(3, 3, 2, 2\)"),
+    (lambda: dynamics(np.ones((3, 3, 3, 3))), r"theta has shape \(3, 3, 3, 3\)"),
+    (lambda: dynamics(np.full((3, 3), np.nan)), "theta holds 9 values that are NaN or infinite"),
+    (lambda: dynamics(np.eye(3) * 1j), "theta has dtype complex128; expected real numbers"),
+    (lambda: dynamics(y=np.ones(3)), r"y has shape \(3,\); expected \(any, any\)"),
+    (lambda: dynamics(y=np.ones((0, 2))), r"y has shape \(0, 2\)"),
+    (lambda: dynamics(y=np.full((3, 2), np.inf)), "y holds 6 values"),
+    (lambda: dynamics(momentum=0.5), "momentum is 0.5 without a learning_rate; expected both, or neither"),
+    *[(lambda a=a: dynamics(ridge=a), "ridge is .*; expected a variance") for a in (-0.1, np.nan, np.inf, None, "1", 1j)],
+    (lambda: dynamics(ridge=np.ones(3)), r"ridge has shape \(3,\); expected one number"),
+    (lambda: dynamics().train(1.0, np.ones(3)), r"f0 has shape \(3,\); expected \(3, 2\)"),
+    (lambda: dynamics().train(1.0, np.full((3, 2), np.nan)), "f0 holds 6 values"),
+    (lambda: dynamics().test(**AT_POINTS | {"f0_test": np.ones((4, 1))}), r"f0_test has shape \(4, 1\); expected \(any, 2\)"),
+    (lambda: dynamics().test(**AT_POINTS | {"theta_test": np.ones((3, 4))}), r"theta_test has shape \(3, 4\); expected \(4, 3\)"),
+    (lambda: dynamics().test(**AT_POINTS | {"theta_test": np.ones((4, 3, 2, 2))}), r"theta_test has shape \(4, 3, 2, 2\)"),
+    (lambda: dynamics(BLOCKS).test(**AT_POINTS), r"theta_test has shape .*; expected \(4, 3, 2, 2\)"),
+    (lambda: dynamics(BLOCKS).distribution(**OF_DRAWS), "theta has blocks of 2 outputs"),
+    (lambda: dynamics().distribution(**OF_DRAWS | {"nngp_train": np.eye(2)}), r"nngp_train has shape \(2, 2\)"),
+    (lambda: dynamics().distribution(**OF_DRAWS | {"nngp_cross": np.ones((3, 4))}), r"nngp_cross has shape \(3, 4\)"),
+    (lambda: dynamics().distribution(**OF_DRAWS | {"nngp_test": np.full((4, 4), np.nan)}), "nngp_test holds 16 values"),
+    (lambda: dynamics().distribution(**OF_DRAWS, covariance="all"), "covariance is 'all'; expected one of 'full', 'diagonal'"),
+    (lambda: kernel_flow(**FLOW | {"loss": "mean"}), "loss is 'mean'; expected a function of the outputs"),
+    (lambda: kernel_flow(**FLOW | {"loss": lambda f: f}), "loss does not return one number"),
+    (lambda: kernel_flow(**FLOW | {"loss": lambda f: {}}), "loss does not return one number"),
+    (lambda: kernel_flow(**FLOW | {"t": [1.0, np.inf]}), "t is .*; expected a row of finite times"),
+    (lambda: kernel_flow(**FLOW | {"t": 1.0}), "t is 1.0; expected a row of finite times"),
+    (lambda: kernel_flow(**FLOW | {"f0": np.ones((2, 2))}), r"theta has shape \(3, 3\) and f0 \(2, 2\)"),
+    (lambda: kernel_flow(**FLOW, theta_test=np.ones((4, 3))), "one of theta_test and f0_test is missing"),
+    (lambda: kernel_flow(**FLOW, theta_test=np.ones((3, 4)), f0_test=np.ones((4, 2))), r"theta_test has shape \(3, 4\)"),
+    *[(lambda a=a: kernel_flow(**FLOW, rtol=a), "rtol is .*; expected a relative tolerance") for a in (0, -1e-8, np.nan, 1.5, "a")],
+    (lambda: linearize(None, PARAMS), "f is None; expected an MLP, or a function"),
+    (lambda: linearize(NET, PARAMS)(PARAMS[:1], X), "params hold .*; expected .*, as the parameters of the expansion"),
+    (lambda: linearize(NET, [p | {"b": "b"} for p in PARAMS]), r"params0\[0\]\['b'\] is 'b'; expected an array of numbers"),
+    (lambda: linearize(NET, [p | {"b": p["b"] * np.nan} for p in PARAMS]), r"params0\[0\]\['b'\] holds 5 values"),
+    *[(lambda a=a: taylor(NET, PARAMS, a), "order is .*; expected an integer of at least 1") for a in (0, -1, 1.0, None, True)],
+], ids=range(56))  # fmt: skip
+def test_arguments_of_linear_models_and_their_dynamics(ask, says):
+    with pytest.raises(ValueError, match=says):
+        ask()
+
+
+@pytest.mark.parametrize("change, says", [
+    ({"f": None}, "f is None; expected a function"),
+    ({"f": lambda p: p}, "f fails: TypeError"),
+    ({"f": lambda p, x: {"out": x}}, r"y has shape \(4, 1\), and the outputs \(\); expected the same"),
+    ({"f": lambda p, x: x @ x.T}, r"y has shape \(4, 1\), and the outputs \(4, 4\)"),
+    ({"params": None}, "params have first axes .*; expected arrays"),
+    ({"params": "w"}, "params is 'w'; expected an array of numbers"),
+    ({"params": {"w": abs}}, r"params\['w'\] is .*; expected an array of numbers"),
+    ({"params": {"w": np.arange(3)}}, r"params\['w'\] has dtype int64; expected a floating type"),
+    ({"params": [p | {"b": p["b"] * np.nan} for p in PARAMS]}, r"params\[0\]\['b'\] holds 5 values"),
+    ({"params": PARAMS[:1]}, "params hold .*; expected shapes"),
+    ({"params": PARAMS, "ensemble": True}, "params have first axes .*; expected .* of one number of members"),
+    ({"params": {"w": np.ones(())}, "ensemble": True}, "params have first axes"),
+    ({"params": jax.tree.map(lambda p: p[:0], MEMBERS), "ensemble": True}, r"params have first axes \[\(0,\)\]"),
+    ({"x": np.ones(())}, r"x has shape \(\); expected \(points, ...\)"),
+    ({"x": X[:0]}, r"x has shape \(0, 3\)"),
+    ({"x": X * np.nan}, "x holds 12 values"),
+    ({"x": X[:3]}, r"y has shape \(4, 1\), and the outputs \(3, 1\); expected the same"),
+    ({"y": 1.0}, r"y has shape \(\)"),
+    ({"y": np.ones(4)}, r"y has shape \(4,\), and the outputs \(4, 1\)"),
+    ({"y": np.full((4, 1), np.inf)}, "y holds 4 values"),
+    ({"y": np.ones((4, 1)) * 1j}, "loss gives .*complex128.*; expected one real number"),
+    ({"y": np.ones(3), "loss": lambda f, y: 0.0}, r"y has shape \(3,\)"),
+    ({"optimizer": None}, "optimizer is None; expected one of optax"),
+    ({"optimizer": 0.1}, "optimizer is 0.1"),
+    *[({"steps": steps}, "steps is .*; expected an integer of at least 1") for steps in (0, -3, 2.5, None, "3", np.nan)],
+    ({"loss": lambda f, y: f - y}, r"loss gives .*\(4, 1\).*; expected one real number"),
+    ({"loss": lambda f, y: (f > y).sum()}, "loss gives .*int64.*; expected one real number"),
+    ({"loss": lambda f: 0.0}, "loss fails: TypeError"),
+    *[({"at": at}, "at is .*; expected whole numbers from 0 to 3")
+      for at in (3, [], [-1], [4], [0.5], "ab", [None], [[1, 2]], [[1], [1, 2]])],
+    ({"observe": abs}, "observe is .*; expected functions of the parameters by name"),
+    ({"observe": {"a": 3}}, r"observe\['a'\] is 3; expected a function"),
+    ({"observe": {"a": lambda: 3}}, r"observe\['a'\] fails: TypeError"),
+    ({"batch_size": 0, "key": KEY}, "batch_size is 0; expected an integer of at least 1"),
+    ({"batch_size": 1.5, "key": KEY}, "batch_size is 1.5"),
+    ({"batch_size": 5, "key": KEY}, "batch_size is 5, and there are 4 points; expected no more"),
+    ({"batch_size": 2}, "key is None; expected one key"),
+    ({"batch_size": 2, "key": 3}, "key is 3; expected one key"),
+    ({"key": KEY}, "key is given without batch_size; expected both, or neither"),
+    ({"stop": 3}, "stop is 3; expected a function"),
+    ({"stop": lambda losses: False}, "stop fails: TypeError"),
+    ({"stop": lambda i, losses: losses < 1}, "stop does not return one truth value"),
+    ({"checkpoint": 3}, "checkpoint is 3; expected the path of a file"),
+    ({"checkpoint": "no/such/folder/run"}, "checkpoint is 'no/such/folder/run'; expected a file in a folder that exists"),
+    ({"checkpoint": "."}, "checkpoint is '.'; expected a file"),
+], ids=range(57))  # fmt: skip
+def test_arguments_of_train(change, says):
+    with pytest.raises(ValueError, match=says):
+        train(**TRAIN | change)
