@@ -2,16 +2,19 @@
 
 import subprocess
 import sys
+from collections import namedtuple
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax import random
 
-from ntk_helpers import MLP, empirical_ntk, empirical_ntk_cost, ntk, sample_ntk
+from ntk_helpers import MLP, empirical_ntk, empirical_ntk_cost, kernel_dynamics, nngp, ntk, sample_ntk
 from ntk_helpers.neural_tangents_compat import nt, stax
+from ntk_helpers.training import train
 
 NET = MLP(depth=5, width=512, d_out=10, activation="relu", sigma_w2=2.0, sigma_b2=0.1)
 METHODS = {
@@ -253,3 +256,109 @@ def test_import(benchmark, who):
     benchmark.group = "a Python process that imports ntk_helpers"
     command = [sys.executable, "-c", f"import {IMPORTS[who]}"]
     benchmark.pedantic(partial(subprocess.run, command, check=True), rounds=5, warmup_rounds=1)
+
+
+# --- training under a constant kernel, and of networks: seconds for each time, or for each network and step
+
+
+@pytest.fixture(scope="module")
+def double():
+    """Kernels of 500 training and 500 test points, in float64 on both sides, and the infinite network's kernel function."""
+    with jax.enable_x64(True):
+        x = np.asarray(random.normal(random.key(5), (1000, 20)))
+        y = np.sin(x[:500, :1])
+        net = MLP(depth=3, width=1, activation="erf", sigma_b2=0.1)
+        both = [np.asarray(kernel(net, x)) for kernel in (ntk, nngp)]
+        theta, theta_test, nngp_train, nngp_cross, nngp_test = (
+            np.ascontiguousarray(kernel[rows, columns])
+            for kernel, rows, columns in (
+                (both[0], slice(500), slice(500)), (both[0], slice(500, None), slice(500)), (both[1], slice(500), slice(500)),
+                (both[1], slice(500, None), slice(500)), (both[1], slice(500, None), slice(500, None)),
+            )
+        )  # fmt: skip
+    return x[:500], x[500:], y, theta, theta_test, (nngp_train, nngp_cross, nngp_test)
+
+
+TIMES = np.geomspace(1, 1e6, 1000)
+
+
+@pytest.mark.parametrize("who", ["ours", "gradient_descent_mse"])
+def test_outputs_in_time(benchmark, double, who):
+    """Ours: 1,000 times in one call, eigendecomposition included. Theirs: 20 calls of one time each, set up before."""
+    benchmark.group = "outputs at 500 test points at one of 1000 times, 500 training points"
+    _, _, y, theta, theta_test, _ = double
+    zero = np.zeros_like(y)
+    ours = lambda: kernel_dynamics(theta, y, loss="mean_half").test(TIMES, zero, zero, theta_test)  # noqa: E731
+    if who == "ours":
+        time_draws(benchmark, len(TIMES), ours)
+        return
+    with jax.enable_x64(True):
+        predict = nt.predict.gradient_descent_mse(jnp.asarray(theta), jnp.asarray(y))
+        arguments = [jnp.asarray(a) for a in (zero, zero, theta_test)]
+        np.testing.assert_allclose(np.stack([predict(t, *arguments)[1] for t in TIMES[::50]]), ours()[::50], rtol=0, atol=1e-7)
+        time_draws(benchmark, 20, lambda: [jax.block_until_ready(predict(t, *arguments)) for t in TIMES[::50]])
+
+
+@pytest.mark.parametrize("who", ["ours", "gradient_descent_mse_ensemble"])
+def test_distributions_in_time(benchmark, double, who):
+    """Ours: variances at 100 times in one call. Theirs: whole covariances, 3 calls of one time each, their kernels kept."""
+    benchmark.group = "means and variances at 500 test points at one of 100 times, 500 training points"
+    x, x_test, y, theta, theta_test, covariances = double
+    times = TIMES[::10]
+
+    def ours():
+        return kernel_dynamics(theta, y, loss="mean_half").distribution(times, theta_test, *covariances, "diagonal")
+
+    if who == "ours":
+        time_draws(benchmark, len(times), ours)
+        return
+    both = namedtuple("both", ["nngp", "ntk"])
+    kept = {"train": (covariances[0], theta), "cross": (covariances[1], theta_test), "test": (covariances[2], None)}
+
+    def kernel_fn(x1, x2=None, get=None):
+        found = kept["cross" if x2 is not None else "train" if x1 is x else "test"]
+        found = both(*(None if kernel is None else jnp.asarray(kernel) for kernel in found))
+        return getattr(found, get) if isinstance(get, str) else getattr(found, get[0]) if len(get) == 1 else found
+
+    with jax.enable_x64(True):
+        predict = nt.predict.gradient_descent_mse_ensemble(kernel_fn, x, jnp.asarray(y), diag_reg=0.0)
+        mean, covariance = predict(times[::40], x_test, "ntk", True)
+        found = ours()
+        np.testing.assert_allclose(mean, found.mean[::40], rtol=0, atol=1e-7)
+        np.testing.assert_allclose(np.diagonal(covariance, axis1=1, axis2=2), found.covariance[::40], rtol=0, atol=1e-7)
+        time_draws(benchmark, 3, lambda: [jax.block_until_ready(predict(t, x_test, "ntk", True)) for t in times[::40]])
+
+
+@pytest.mark.parametrize("who", ["ours", "loop over networks"])
+@pytest.mark.parametrize("width, members, steps", [(512, 12, 20), (64, 100, 20)])
+def test_training_of_an_ensemble(benchmark, width, members, steps, who):
+    """128 inputs of dimension 64, 10 outputs, momentum. Ours: the whole call, but for its compilation."""
+    benchmark.group = f"a step of each of {members} networks, ReLU {width}, depth 3"
+    net, optimizer = MLP(3, width, 10), optax.sgd(0.1, 0.9)
+    x, y = random.normal(random.key(6), (128, 64)), random.normal(random.key(7), (128, 10))
+    params = jax.vmap(lambda key: net.init(key, 64))(random.split(random.key(8), members))
+    ours = partial(train, net, params, x, y, optimizer, steps, loss="mean", ensemble=True)
+    if who == "ours":
+        time_draws(benchmark, members * steps, lambda: jax.block_until_ready(ours().params))
+        return
+
+    @jax.jit
+    def step(params, memory):
+        updates, memory = optimizer.update(jax.grad(lambda p: ((net.apply(p, x) - y) ** 2).mean())(params), memory)
+        return optax.apply_updates(params, updates), memory
+
+    starts = [jax.tree.map(lambda leaf: leaf[k], params) for k in range(members)]
+
+    def theirs():
+        ends = []
+        for p in starts:
+            memory = optimizer.init(p)
+            for _ in range(steps):
+                p, memory = step(p, memory)
+            ends.append(p)
+        return jax.block_until_ready(ends)
+
+    for k, (end, whole) in enumerate(zip(theirs(), [ours().params] * members)):
+        for a, b in zip(jax.tree.leaves(end), jax.tree.leaves(whole)):
+            assert a.dtype == b.dtype == np.float32 and np.abs(a - b[k]).max() <= 1e-3
+    time_draws(benchmark, members * steps, theirs)
