@@ -40,7 +40,7 @@ class Run(NamedTuple):
     loss: Float[np.ndarray, "R ..."]
     """The loss on all points at the recorded steps."""
     losses: Float[np.ndarray, "steps ..."]
-    """The loss of each step's batch before the step; NaN for steps that were not taken."""
+    """The loss of each step's batch before the step, the one included at which a run ended; NaN after that."""
     distance: PyTree
     r"""$\\|\\theta_t - \\theta_0\\|$ of each array of parameters, Frobenius, at the recorded steps."""
     observed: dict[str, Array]
