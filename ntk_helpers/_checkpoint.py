@@ -18,13 +18,13 @@ SECONDS = 10.0
 class Checkpoint:
     """A tree of arrays in a file, behind a line that says of which run; without a path nothing is kept."""
 
-    def __init__(self, path, about: dict, arrays):
+    def __init__(self, path, about: list, arrays):
         if not isinstance(path, str | os.PathLike | None):
             raise ValueError(f"checkpoint is {path!r}; expected the path of a file.")
         self.path = None if path is None else Path(path)
         if self.path is not None and (self.path.is_dir() or not self.path.parent.is_dir()):
             raise ValueError(f"checkpoint is {str(path)!r}; expected a file in a folder that exists.")
-        digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+        digest = hashlib.sha256(json.dumps(about).encode())
         for leaf in jax.tree.leaves(arrays) if self.path else ():
             leaf = np.asarray(jax.random.key_data(leaf) if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf)
             digest.update(f"{leaf.shape} {leaf.dtype}".encode() + leaf.tobytes())

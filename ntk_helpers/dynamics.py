@@ -130,9 +130,9 @@ class KernelDynamics:
     def _combine(self, basis, factors, residual):
         """basis · diag(factors) · residual for every time: (..., points, outputs)."""
         *times, modes = factors.shape
-        weighted = factors.reshape(-1, modes).T[:, :, None] * residual[:, None]
-        found = basis @ weighted.reshape(modes, -1)
-        return np.moveaxis(found.reshape(len(basis), -1, residual.shape[1]), 1, 0).reshape(*times, -1, self.y.shape[1])
+        weighted = factors.reshape(-1, 1, modes) * residual.T
+        found = weighted.reshape(-1, modes) @ basis.T
+        return found.reshape(-1, residual.shape[1], len(basis)).swapaxes(1, 2).reshape(*times, -1, self.y.shape[1])
 
     def _factors(self, t):
         """p and α, (..., k) each."""

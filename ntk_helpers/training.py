@@ -79,18 +79,20 @@ def train(
 
     `loss` is a squared loss of `loss_scale`, or a function of outputs and targets. At the steps `at`, by default the
     first and the last, the loss, the distance of the weights and each function of the parameters in `observe` are
-    recorded: `{"ntk": lambda p: empirical_ntk(net, p, x, output="trace")}`, for example, whose relative change `Run.change("ntk")` gives.
+    recorded: `{"ntk": lambda p: empirical_ntk(net, p, x, output="trace")}`, for example, whose relative change
+    `Run.change("ntk")` gives.
 
     With `batch_size` and `key` each step takes the next batch of a shuffled epoch; points that do not fill a batch are left out
-    of it. `stop(step, losses)` ends a run before the step where it is true, given the losses (steps,) up to there: `lambda i, losses: losses[i] < 1e-3`.
+    of it. `stop(step, losses)` ends a run before the step where it is true, given the losses (steps,) up to there:
+    `lambda i, losses: losses[i] < 1e-3`.
     `ensemble=True`: `params` have members on their first axis, trained at once, each with batches of its own.
     A run whose loss is not finite, or 10^8 times as large as at first, ends there, with a warning.
     With `checkpoint`, a file, a call that was interrupted goes on when it is made again; what the functions do is not compared.
 
-    Shows a progress bar after two seconds. Raises `ValueError` for arrays that do not match or are not finite, sizes below 1, steps `at` out of range,
-    an unknown `loss`, a `batch_size` without `key`, and the checkpoint of another run.
+    Shows a progress bar after two seconds. Raises `ValueError` for arrays that do not match or are not finite, sizes
+    below 1, steps `at` out of range, an unknown `loss`, a `batch_size` without `key`, and the checkpoint of another run.
     """
-    about = {"f": str(f) if isinstance(f, MLP) else ""}
+    name = str(f) if isinstance(f, MLP) else ""
     f = Partial(MLP.apply, f) if isinstance(f, MLP) else f if isinstance(f, Partial) else Partial(_function("f", f))
     x, y = _points("x", x), _points("y", y)
     if not isinstance(optimizer, optax.GradientTransformation):
@@ -106,24 +108,16 @@ def train(
 
     nowhere = -jnp.ones(count, int)
     state = State(start, jax.vmap(optimizer.init)(start), jnp.full((count, steps), jnp.nan, dtype), nowhere, nowhere)
-    shapes = jax.eval_shape(partial(_look, loss=loss, observe=observe), f, start, start, x, y)
+    look = partial(_look, f, start=start, x=x, y=y, loss=loss, observe=observe)
+    shapes = jax.eval_shape(look, start)
     history = jax.tree.map(lambda leaf: np.zeros((len(at), *leaf.shape), leaf.dtype), shapes)
-    about |= {"steps": steps, "at": at.tolist(), "batch_size": size, "observe": [name for name, _ in observe]}
-    about |= {"loss": loss if isinstance(loss, str) else "", "memory": str(jax.tree.structure(state.memory))}
+    about = [name, steps, at.tolist(), size, [n for n, _ in observe], loss if isinstance(loss, str) else "", str(jax.tree.structure(state.memory))]
     file = Checkpoint(checkpoint, about, (start, x, y, key))
-    done, state, history = file.load((0, state, history))
 
-    with tqdm(total=steps, desc="train", unit="step", delay=2, initial=done) as bar:
-        for station in np.union1d(at, np.linspace(0, steps, STATIONS).astype(int)).tolist():
-            if station < done or station == done > 0:
-                continue
-            state = advance(f, state, x, y, key, done, station, optimizer=optimizer, loss=loss, stop=stop, size=size)
-            if station in at:
-                row, seen = np.searchsorted(at, station), _look(f, state.params, start, x, y, loss=loss, observe=observe)
-                jax.tree.map(lambda rows, new: rows.__setitem__(row, new), history, seen)
-            bar.update(station - done)
-            done = station
-            file.save((done, state, history), last=station == steps)
+    def advance_to(state, begin, end):
+        return advance(f, state, x, y, key, begin, end, optimizer=optimizer, loss=loss, stop=stop, size=size)
+
+    state, history = _follow(file, state, history, at, steps, advance_to, look)
     _warn_of(np.asarray(state.diverged), ensemble)
     run = Run(
         state.params, at, history["loss"], np.asarray(state.losses).T, history["distance"], history["observed"],
@@ -132,8 +126,24 @@ def train(
     return run if ensemble else _alone(run)
 
 
+def _follow(file: Checkpoint, state: State, history, at, steps: int, advance_to, look):
+    """All steps from where the file left off: recorded `at` some of them, saved, and shown by a bar."""
+    done, state, history = file.load((0, state, history))
+    stations = np.union1d(at, np.linspace(0, steps, STATIONS).astype(int))
+    with tqdm(total=steps, desc="train", unit="step", delay=2, initial=done) as bar:
+        for station in stations[(stations > done) | (done == 0)].tolist():
+            state = jax.block_until_ready(advance_to(state, done, station))
+            if station in at:
+                row, seen = np.searchsorted(at, station), look(state.params)
+                jax.tree.map(lambda rows, new: rows.__setitem__(row, new), history, seen)
+            bar.update(station - done)
+            done = station
+            file.save((done, state, history), last=station == steps)
+    return state, history
+
+
 @partial(jax.jit, static_argnames=("loss", "observe"))
-def _look(f, params, start, x, y, *, loss, observe):
+def _look(f, params, *, start, x, y, loss, observe):
     """What is recorded, of one member after the other."""
 
     def look(member):
