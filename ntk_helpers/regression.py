@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
+from jax.tree_util import Partial
 from jaxtyping import Array, Float, PyTree
 
 from ntk_helpers._inputs import check_key, check_numbers, check_size
@@ -111,19 +113,22 @@ def random_features(key: Array, dim: int, count: int, activation: str | Activati
 def tangent_features(f: MLP | Callable[[PyTree, Array], Array], params: PyTree, x: Float[Array, "n ..."]) -> Float[Array, "n p"]:
     r"""The features of the tangent kernel: $\nabla_\theta f(x_i; \theta)$ as rows, so that $F F^\top = \Theta$ (Jacot 2018, sec. 4).
 
-    `f` has one output. The order of the p parameters is that of `jax.flatten_util.ravel_pytree`. Raises `ValueError` for another number of outputs.
+    `f` has one output. The order of the p parameters is that of `jax.flatten_util.ravel_pytree`. A `jax.tree_util.Partial` is compiled once for all its arrays. Raises `ValueError` for another number of outputs.
     """
-    apply = f.apply if isinstance(f, MLP) else f
+    f = Partial(MLP.apply, f) if isinstance(f, MLP) else f if isinstance(f, Partial) else Partial(f)
     x = check_numbers("x", x)
-    shape = jax.eval_shape(apply, params, x).shape
+    shape = jax.eval_shape(f, params, x).shape
     if shape not in ((len(x),), (len(x), 1)):
         raise ValueError(f"the outputs have shape {shape}; expected ({len(x)}, 1).")
+    return _gradients(f, params, x)
 
+
+@jax.jit
+def _gradients(f, params, x):
     def row(point):
-        gradient = jax.grad(lambda p: apply(p, point[None]).sum())(params)
-        return jax.flatten_util.ravel_pytree(gradient)[0]
+        return ravel_pytree(jax.grad(lambda p: f(p, point[None]).sum())(params))[0]
 
-    return jax.jit(jax.vmap(row))(x)
+    return jax.vmap(row)(x)
 
 
 def rounding_of(features, shape) -> float:
