@@ -330,7 +330,7 @@ def test_distributions_in_time(benchmark, double, who):
 
 
 @pytest.mark.parametrize("who", ["ours", "loop over networks"])
-@pytest.mark.parametrize("width, members, steps", [(512, 12, 20), (64, 100, 20)])
+@pytest.mark.parametrize("width, members, steps", [(512, 8, 200), (64, 100, 200)])
 def test_training_of_an_ensemble(benchmark, width, members, steps, who):
     """128 inputs of dimension 64, 10 outputs, momentum. Ours: the whole call, but for its compilation."""
     benchmark.group = f"a step of each of {members} networks, ReLU {width}, depth 3"
