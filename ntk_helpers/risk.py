@@ -92,8 +92,8 @@ def _effective_ridge(n: int, s: np.ndarray, ridge: float) -> float:
     if ridge == 0 and len(s) <= n:
         return 0.0
     excess = lambda kappa: n - ridge / kappa - (s / (s + kappa)).sum()  # noqa: E731
-    high = (ridge + s.sum()) / n
-    low = ridge / n if ridge else high
+    high = 2 * (ridge + s.sum()) / n
+    low = ridge / (2 * n) if ridge else high
     while excess(low) > 0:
         low /= 16
     return brentq(excess, low, high, xtol=1e-300, rtol=1e-14)

@@ -1,0 +1,205 @@
+"""Theories of double descent against their papers' values, one another, and simulations."""
+
+import numpy as np
+import pytest
+from jax import random
+from scipy import optimize
+
+from ntk_helpers.regression import least_squares, random_features
+from ntk_helpers.risk import (
+    descent_risk, hermite_parts, linear_risk, random_features_risk, ridgeless_risk, weak_features_risk,
+)  # fmt: skip
+
+RNG = np.random.default_rng(0)
+
+
+def isotropic(n, p, noise, ridge=0.0):
+    return linear_risk(n, np.ones(p), np.full(p, 1 / p), noise, ridge)
+
+
+@pytest.mark.parametrize("gamma, expected", [(0.5, 0.25), (2.0, 0.75)])
+def test_known_answers_of_least_squares(gamma, expected):
+    assert ridgeless_risk(gamma, 1.0, 0.25).total == pytest.approx(expected, rel=1e-14)
+    assert isotropic(200, int(200 * gamma), 0.25).total == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("count, expected", [(1000, 0.9219), (9000, 0.5113)])
+def test_known_answers_of_random_features(count, expected):
+    assert random_features_risk(3000, count, 1000, 1.0, 0.5).total == pytest.approx(expected, abs=5e-5)
+
+
+def test_hermite_parts():
+    zeroth, first, rest = hermite_parts("relu")
+    np.testing.assert_allclose([zeroth, first, first / rest], [1 / (2 * np.pi), 0.25, 2.7519384], rtol=1e-7)
+
+
+@pytest.mark.parametrize("p", [20, 60, 150, 400])
+def test_parts_of_the_isotropic_limits_agree(p):
+    np.testing.assert_allclose(isotropic(100, p, 0.3), ridgeless_risk(p / 100, 1.0, 0.3), rtol=1e-10, atol=1e-14)
+    large = weak_features_risk(100_000, 1000 * p, 1.0, 0.0, 0.3)
+    np.testing.assert_allclose(large, ridgeless_risk(p / 100, 1.0, 0.3), rtol=1e-4, atol=1e-12)
+
+
+def simulated(n, spectrum, beta, noise, ridge, draws=200):
+    found = []
+    for _ in range(draws):
+        x = RNG.standard_normal((n, len(spectrum))) * np.sqrt(spectrum)
+        fit = least_squares(x, (x @ beta + np.sqrt(noise) * RNG.standard_normal(n))[:, None])
+        found.append(spectrum @ (fit.coefficients(ridge)[:, 0] - beta) ** 2)
+    return np.mean(found), np.std(found, ddof=1) / np.sqrt(draws)
+
+
+@pytest.mark.parametrize("p, ridge", [(40, 0.0), (160, 0.0), (80, 5.0), (160, 5.0)])
+def test_correlated_features_are_simulated(p, ridge):
+    n, spectrum = 80, np.arange(1, p + 1) ** -0.5
+    beta = RNG.standard_normal(p) / np.sqrt(p)
+    mean, se = simulated(n, spectrum, beta, 0.3, ridge)
+    expected = linear_risk(n, spectrum, beta**2, 0.3, ridge).total
+    assert abs(mean - expected) < 5 * se + 4 / n * expected  # an equivalent for large n, off by O(1/n)
+
+
+@pytest.mark.parametrize("n, p", [(30, 10), (30, 60)])
+def test_weak_features_are_exact(n, p):
+    d = 80
+    beta = np.full(d, d**-0.5)
+    found = []
+    for _ in range(2000):
+        x = RNG.standard_normal((n, d))
+        w = least_squares(x[:, :p], (x @ beta + 0.5 * RNG.standard_normal(n))[:, None]).coefficients()[:, 0]
+        found.append(((w - beta[:p]) ** 2).sum() + (beta[p:] ** 2).sum())
+    expected = weak_features_risk(n, p, p / d, 1 - p / d, 0.25).total
+    assert abs(np.mean(found) - expected) < 5 * np.std(found) / np.sqrt(len(found))
+
+
+def test_the_best_ridge_is_that_of_the_prior():
+    best = optimize.minimize_scalar(lambda rho: isotropic(100, 150, 0.3, rho).total, bounds=(1e-3, 1e3), method="bounded").x
+    assert best == pytest.approx(150 * 0.3, rel=1e-4)
+
+
+def mei_montanari(psi1, psi2, lam, mu1, rest, signal, noise):
+    """Theorem 2 by the fixed point of its definition, in complex numbers."""
+    zeta2, xi = mu1 / rest, 1j * np.sqrt(psi1 * psi2 * lam / rest)
+    nu1 = nu2 = 1j / abs(xi)
+    for _ in range(20_000):
+        ratio = lambda a, b: zeta2 * a / (1 - zeta2 * a * b)  # noqa: E731
+        new1 = psi1 / (-xi - nu2 - ratio(nu2, nu1))
+        new2 = psi2 / (-xi - nu1 - ratio(nu1, nu2))
+        nu1, nu2 = (nu1 + new1) / 2, (nu2 + new2) / 2
+    x, z2 = (nu1 * nu2).real, zeta2
+    e0 = (
+        -(x**5) * z2**3 + 3 * x**4 * z2**2 + (psi1 * psi2 - psi2 - psi1 + 1) * x**3 * z2**3 - 2 * x**3 * z2**2 - 3 * x**3 * z2
+        + (psi1 + psi2 - 3 * psi1 * psi2 + 1) * x**2 * z2**2 + 2 * x**2 * z2 + x**2 + 3 * psi1 * psi2 * x * z2 - psi1 * psi2
+    )  # fmt: skip
+    e1 = psi2 * x**3 * z2**2 - psi2 * x**2 * z2 + psi1 * psi2 * x * z2 - psi1 * psi2
+    e2 = (
+        x**5 * z2**3 - 3 * x**4 * z2**2 + (psi1 - 1) * x**3 * z2**3 + 2 * x**3 * z2**2 + 3 * x**3 * z2
+        - (psi1 + 1) * x**2 * z2**2 - 2 * x**2 * z2 - x**2
+    )  # fmt: skip
+    return signal * e1 / e0 + noise * e2 / e0
+
+
+@pytest.mark.parametrize("count", [100, 300, 900])
+@pytest.mark.parametrize("ridge", [5.0, 200.0])
+def test_random_features_with_ridge_are_the_fixed_point_of_mei_and_montanari(count, ridge):
+    d, n = 100, 300
+    _, mu1, rest = hermite_parts("relu")
+    expected = mei_montanari(count / d, n / d, ridge * d / (n * count), mu1, rest, 1.0, 0.5)
+    assert random_features_risk(n, count, d, 1.0, 0.5, ridge=ridge).total == pytest.approx(expected, rel=1e-8)
+
+
+def test_a_vanishing_ridge_and_endless_features():
+    for count in (150, 600):
+        np.testing.assert_allclose(
+            random_features_risk(300, count, 100, 1.0, 0.5, ridge=1e-9), random_features_risk(300, count, 100, 1.0, 0.5), rtol=1e-5
+        )
+    wide = random_features_risk(300, 10**7, 100, 1.0, 0.5)
+    _, mu1, rest = hermite_parts("relu")
+    np.testing.assert_allclose(wide, isotropic(300, 100, 0.5, 100 * rest / mu1), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("count", [60, 120, 179, 181, 500, 4000])
+def test_parts_are_not_negative(count):
+    for ridge in (0.0, 1e-6, 1.0, 1e3):
+        parts = random_features_risk(180, count, 60, 1.0, 0.5, ridge=ridge, nonlinear=0.3)
+        assert min(parts) >= -1e-12 and np.isfinite(parts).all()
+
+
+def test_the_parts_are_simulated():
+    d, n, count, ridge, features, data = 60, 180, 120, 3.0, 4, 24
+    sphere = lambda m: (lambda x: x * np.sqrt(d) / np.linalg.norm(x, axis=1, keepdims=True))(RNG.standard_normal((m, d)))  # noqa: E731
+    found = []
+    for k in range(data):
+        x, new = sphere(n), sphere(1000)
+        y = np.stack([x[:, 0], RNG.standard_normal(n)], axis=1)
+        maps = [random_features(key, d, count, "erf") for key in random.split(random.key(k), features)]
+        errors = np.array([least_squares(f(x), y).predict(f(new), ridge) for f in maps]) - np.stack([new[:, 0], 0 * new[:, 0]], axis=1)
+        spread = errors[..., 0].var(0, ddof=1).mean()
+        found.append([(errors[..., 0].mean(0) ** 2).mean() - spread / features, spread, 0.5 * (errors[..., 1] ** 2).mean()])
+    theory = random_features_risk(n, count, d, 1.0, 0.5, activation="erf", ridge=ridge)
+    expected = np.array([theory.bias + theory.sampling, theory.initialization, theory.noise])
+    se = np.std(found, axis=0, ddof=1) / np.sqrt(data)
+    np.testing.assert_array_less(abs(np.mean(found, axis=0) - expected), 5 * se + 4 / d * expected)  # a limit d → ∞
+
+
+@pytest.mark.parametrize("gamma", [0.3, 1.0, 2.5])
+def test_descent_goes_from_the_signal_to_the_ridgeless_risk(gamma):
+    times = np.array([0.0, 1e-3, 1e7])
+    found = descent_risk(times, gamma, 1.3, 0.0 if gamma == 1 else 0.4)
+    assert found[0] == pytest.approx(1.3, rel=1e-6)
+    assert found[-1] == pytest.approx(ridgeless_risk(gamma, 1.3, 0.0 if gamma == 1 else 0.4).total, rel=1e-4, abs=1e-3)
+
+
+@pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0])
+def test_descent_is_simulated(gamma):
+    n, times = 400, np.array([0.1, 1.0, 10.0, 100.0])
+    p, found = int(gamma * n), []
+    for _ in range(20):
+        x = RNG.standard_normal((n, p))
+        beta = np.full(p, p**-0.5)
+        rate, v = np.linalg.eigh(x.T @ x / n)
+        rate = np.maximum(rate, 1e-14)
+        target = v.T @ (x.T @ (x @ beta + 0.6 * RNG.standard_normal(n)) / n)
+        w = v @ (-np.expm1(-rate[:, None] * times) / rate[:, None] * target[:, None])
+        found.append(((w - beta[:, None]) ** 2).sum(0))
+    se = np.std(found, axis=0, ddof=1) / np.sqrt(20)
+    np.testing.assert_array_less(abs(np.mean(found, axis=0) - descent_risk(times, gamma, 1.0, 0.36)), 5 * se + 0.01)
+
+
+def test_thresholds_are_infinite_without_warnings():
+    assert ridgeless_risk(1.0, 1.0, 0.1).total == np.inf
+    assert ridgeless_risk(1.0, 1.0, 0.0).total == 0
+    assert isotropic(50, 50, 0.1).total == np.inf
+    assert isotropic(50, 50, 0.0).total == 0
+    assert random_features_risk(100, 100, 50, 1.0, 0.1).total == np.inf
+    for p in (49, 50, 51):
+        assert weak_features_risk(50, p, 1.0, 0.0, 0.1).total == np.inf
+
+
+@pytest.mark.parametrize("ridge", [0.0, 1e-12, 1e12])
+@pytest.mark.parametrize("n, p", [(1, 1), (1, 50), (50, 1), (10, 10_000)])
+def test_extremes_are_numbers(n, p, ridge):
+    for risk in (isotropic(n, p, 0.1, ridge), random_features_risk(n, p, 5, 1.0, 0.1, ridge=ridge)):
+        assert not np.isnan(risk).any()
+
+
+@pytest.mark.parametrize(
+    "call, words",
+    [
+        (lambda: ridgeless_risk(0.0, 1.0, 1.0), "gamma is 0.0"),
+        (lambda: ridgeless_risk(2.0, -1.0, 1.0), "signal"),
+        (lambda: weak_features_risk(0, 3, 1.0, 0.0, 1.0), "n is 0"),
+        (lambda: weak_features_risk(5, 3, 1.0, 0.0, np.nan), "noise"),
+        (lambda: linear_risk(5, np.ones(3), np.ones(4), 1.0), "one shape"),
+        (lambda: linear_risk(5, np.zeros(3), np.ones(3), 1.0), "> 0"),
+        (lambda: linear_risk(5, np.ones(3), np.ones(3), 1.0, -1.0), "ridge"),
+        (lambda: linear_risk(5, np.ones(3), np.ones(3), np.ones(2)), "noise has shape"),
+        (lambda: descent_risk([-1.0], 0.5, 1.0, 1.0), "t goes down to"),
+        (lambda: descent_risk(1.0, np.inf, 1.0, 1.0), "gamma"),
+        (lambda: hermite_parts("nothing"), "nothing"),
+        (lambda: random_features_risk(5, 5, 0, 1.0, 1.0), "dim is 0"),
+        (lambda: random_features_risk(5, 5, 5, 1.0, 1.0, ridge=-1.0), "ridge"),
+    ],
+)
+def test_bad_input_is_refused(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()
