@@ -9,19 +9,24 @@ from ntk_helpers.gp import Posterior, gp_log_likelihood, gp_posterior
 from ntk_helpers.infinite import nngp, ntk
 from ntk_helpers.linearize import linearize, taylor
 from ntk_helpers.mlp import MLP
+from ntk_helpers.regression import LeastSquares, kernel_regression, least_squares, random_features, tangent_features
+from ntk_helpers.risk import Risk, descent_risk, linear_risk, random_features_risk, ridgeless_risk, weak_features_risk
 from ntk_helpers.sampling import NTKSamples, sample_ntk
 from ntk_helpers.tiling import tiled
 
 __all__ = [
     "MLP",
+    "Activation",
     "KernelDynamics",
+    "LeastSquares",
     "NTKCost",
     "NTKSamples",
     "Posterior",
-    "Activation",
+    "Risk",
     "activation_names",
     "check",
     "critical_learning_rate",
+    "descent_risk",
     "empirical_ntk",
     "empirical_ntk_cost",
     "get_activation",
@@ -29,16 +34,24 @@ __all__ = [
     "gp_posterior",
     "kernel_dynamics",
     "kernel_flow",
+    "kernel_regression",
+    "least_squares",
+    "linear_risk",
     "linearize",
     "loss_scale",
     "max_learning_rate",
     "nngp",
     "ntk",
     "quadrature",
+    "random_features",
+    "random_features_risk",
     "register_activation",
+    "ridgeless_risk",
     "sample_ntk",
     "steps_to_time",
+    "tangent_features",
     "taylor",
     "tiled",
+    "weak_features_risk",
 ]
 __version__ = "0.1.0"

@@ -63,7 +63,7 @@ class LeastSquares:
 def least_squares(features: Float[Array, "n p"], y: Float[Array, "n o"]) -> LeastSquares:
     r"""Least squares on `features` F: $\min_w \|F w - y\|^2 + \rho \|w\|^2$, in the limit $\rho \to 0$ without a ridge.
 
-    That limit is the ordinary solution for $p < n$, and the interpolating one of least norm for $p > n$ (Hastie et al. 2022, eq. 4).
+    That limit is the ordinary solution for $p < n$, and the interpolating one of least norm for $p > n$ (Hastie et al. 2022).
     At $p = n$ it is both, and its noise is multiplied by the inverse of the smallest singular value, about $1/\sqrt n$ for
     random features: finite in each sample, without a mean over samples. Decomposes once for all ridges, O(n p min(n, p)).
     Raises `ValueError` for arrays that do not match or are not finite.
@@ -92,7 +92,7 @@ def kernel_regression(k_train: Float[Array, "n n"], y: Float[Array, "n o"]) -> L
 def random_features(key: Array, dim: int, count: int, activation: str | Activation = "relu") -> Callable[[Array], Array]:
     r"""A map of points (n, dim) to `count` random features $\phi(w_i^\top x / \sqrt{d})$ (Rahimi & Recht 2007).
 
-    The $w_i$ are uniform on the sphere of radius $\sqrt d$, as in Mei & Montanari (2022), eq. 1.2: for $\|x\| = \sqrt d$ the argument has
+    The $w_i$ are uniform on the sphere of radius $\sqrt d$, as in Mei & Montanari (2022): for $\|x\| = \sqrt d$ the argument has
     variance 1. The first p of them are p random features. Raises `ValueError` for sizes below 1, an unknown activation, and points of another dimension.
     """
     dim, count = check_size("dim", dim), check_size("count", count)

@@ -36,7 +36,7 @@ class Risk(NamedTuple):
 
 
 def ridgeless_risk(gamma: float, signal: float, noise: float) -> Risk:
-    r"""Least squares on isotropic features as $n, p \to \infty$ with $\gamma = p/n$ (Hastie et al. 2022, Theorem 1).
+    r"""Least squares on isotropic features as $n, p \to \infty$ with $\gamma = p/n$ (Hastie et al. 2022).
 
     $\sigma^2 \gamma/(1-\gamma)$ for $\gamma < 1$, and $r^2 (1 - 1/\gamma) + \sigma^2/(\gamma - 1)$ for $\gamma > 1$, with `signal` $r^2 = \|\beta\|^2$. At
     $\gamma = 1$ it is infinite, unless there is neither noise nor anything unexplained. Raises `ValueError` for a `gamma` that is not positive, and negative variances.
@@ -50,7 +50,7 @@ def ridgeless_risk(gamma: float, signal: float, noise: float) -> Risk:
 
 
 def weak_features_risk(n: int, p: int, signal: float, left_out: float, noise: float) -> Risk:
-    r"""Least squares on p of many Gaussian features, exactly, at every n and p (Belkin, Hsu & Xu 2020, Theorem 1 and Corollary 2.2).
+    r"""Least squares on p of many Gaussian features, exactly, at every n and p (Belkin, Hsu & Xu 2020, Theorem 1).
 
     `signal` is $\|\beta_T\|^2$ of the features used, `left_out` $\|\beta_{T^c}\|^2$ of the others, which act as noise in training and are missed in the
     end. With $\tau^2 = \sigma^2 + \|\beta_{T^c}\|^2$: $\tau^2 p/(n - p - 1)$ for $p \le n - 2$, and $\|\beta_T\|^2 (1 - n/p) + \tau^2 n/(p - n - 1)$ for $p \ge n + 2$,
@@ -67,7 +67,7 @@ def weak_features_risk(n: int, p: int, signal: float, left_out: float, noise: fl
 
 
 def linear_risk(n: int, spectrum: Float[np.ndarray, " p"], signal: Float[np.ndarray, " p"], noise: float, ridge: float = 0.0) -> Risk:
-    r"""Ridge regression on n points with p correlated features, for large n and p at any p/n (Hastie et al. 2022, Theorems 3 and 6).
+    r"""Ridge regression on n points with p correlated features, for large n and p at any p/n (Hastie et al. 2022).
 
     `spectrum` holds the eigenvalues $s_i$ of the features' covariance and `signal` the squares $\beta_i^2$ of the target's coefficients in its eigenvectors.
     With the effective ridge $\kappa$ that solves $n\kappa = \rho + \kappa \sum_i s_i/(s_i + \kappa)$ and $d_2 = \sum_i s_i^2/(s_i + \kappa)^2$ the risk is
@@ -100,7 +100,7 @@ def _effective_ridge(n: int, s: np.ndarray, ridge: float) -> float:
 
 
 def descent_risk(t: Float[np.ndarray, "..."], gamma: float, signal: float, noise: float, points: int = 4000) -> Float[np.ndarray, "..."]:
-    r"""The risk in time of gradient flow on $\frac{1}{2n}\|Xw - y\|^2$ from w = 0, isotropic features (Advani & Saxe 2020, eq. 9).
+    r"""The risk in time of gradient flow on $\frac{1}{2n}\|Xw - y\|^2$ from w = 0, isotropic features (Advani, Saxe & Sompolinsky 2020).
 
     $\int \rho(\lambda) [r^2 e^{-2\lambda t} + \sigma^2\gamma (1 - e^{-\lambda t})^2/\lambda]\,d\lambda$, with $\rho$ the Marchenko-Pastur law of the eigenvalues of $X^\top X/n$ for
     $\gamma = p/n$, its atom $1 - 1/\gamma$ at zero included. A total, at any times t >= 0, by the trapezoidal rule in the angle of the law's interval.
@@ -122,7 +122,7 @@ def descent_risk(t: Float[np.ndarray, "..."], gamma: float, signal: float, noise
 def hermite_parts(activation: str | Activation) -> tuple[float, float, float]:
     r"""$\mu_0^2, \mu_1^2, \mu_*^2$ of an activation: the constant, linear and remaining parts of $E\,\phi(g)^2$ for standard normal g.
 
-    $\mu_0 = E\,\phi(g)$, $\mu_1 = E\,g\phi(g)$ (Mei & Montanari 2022, eq. 1.5). Raises `ValueError` for an unknown activation.
+    $\mu_0 = E\,\phi(g)$, $\mu_1 = E\,g\phi(g)$ (Mei & Montanari 2022). Raises `ValueError` for an unknown activation.
     """
     phi = get_activation(activation)
     zeroth, first, whole = (float(v) for v in (phi.dual(1.0, 1.0, 0.0), phi.dual_derivative(1.0, 1.0, 0.0), phi.dual(1.0, 1.0, 1.0)))
@@ -138,7 +138,7 @@ def random_features_risk(
     The target is linear, of variance `signal` $F_1^2$, plus a part of variance `nonlinear` $F_*^2$ that no linear function of the features captures.
     The total is that of Mei & Montanari (2022), Theorem 2: with $\psi_1$ = count/d, $\psi_2 = n/d$, $\zeta = \mu_1/\mu_*$ and
     $t > 0$ the root of $\rho\,t/(d\mu_*^2) = (\psi_1 - ct)(\psi_2 - ct)$, $c = 1 + \zeta^2/(1 + \zeta^2 t)$, their $\chi = -t$. Averaging over the features leaves
-    kernel regression with an effective ridge (Jacot et al. 2020b), whose `linear_risk` gives the first two parts (d'Ascoli et al. 2020).
+    kernel regression with an effective ridge (Jacot et al. 2020), whose `linear_risk` gives the first two parts (d'Ascoli et al. 2020).
     At count = n without ridge it is infinite. Raises `ValueError` for sizes below 1, negative variances, and an activation that is linear or even.
     """
     n, count, dim = check_size("n", n), check_size("count", count), check_size("dim", dim)
@@ -159,7 +159,7 @@ def random_features_risk(
 
 
 def _mei_montanari(psi1: float, psi2: float, zeta2: float, eta2: float) -> tuple[float, float]:
-    """E1/E0 and E2/E0 of Mei & Montanari (2022), eq. 5.2."""
+    """E1/E0 and E2/E0 of Mei & Montanari (2022)."""
     from scipy.optimize import brentq
 
     if eta2 == 0 and psi1 == psi2:
