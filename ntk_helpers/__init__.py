@@ -8,7 +8,9 @@ from ntk_helpers.empirical import NTKCost, empirical_ntk, empirical_ntk_cost
 from ntk_helpers.gp import Posterior, gp_log_likelihood, gp_posterior
 from ntk_helpers.infinite import nngp, ntk
 from ntk_helpers.linearize import linearize, taylor
+from ntk_helpers.meanfield import FixedPoint, Layers, Phase, critical_sigma_w2, fixed_point, phase, propagate, trainable_depth
 from ntk_helpers.mlp import MLP
+from ntk_helpers.moments import NTKMoments, ntk_moments
 from ntk_helpers.regression import LeastSquares, kernel_regression, least_squares, random_features, tangent_features
 from ntk_helpers.risk import Risk, descent_risk, linear_risk, random_features_risk, ridgeless_risk, weak_features_risk
 from ntk_helpers.sampling import NTKSamples, sample_ntk
@@ -17,18 +19,24 @@ from ntk_helpers.tiling import tiled
 __all__ = [
     "MLP",
     "Activation",
+    "FixedPoint",
     "KernelDynamics",
+    "Layers",
     "LeastSquares",
     "NTKCost",
+    "NTKMoments",
     "NTKSamples",
+    "Phase",
     "Posterior",
     "Risk",
     "activation_names",
     "check",
     "critical_learning_rate",
+    "critical_sigma_w2",
     "descent_risk",
     "empirical_ntk",
     "empirical_ntk_cost",
+    "fixed_point",
     "get_activation",
     "gp_log_likelihood",
     "gp_posterior",
@@ -42,6 +50,9 @@ __all__ = [
     "max_learning_rate",
     "nngp",
     "ntk",
+    "ntk_moments",
+    "phase",
+    "propagate",
     "quadrature",
     "random_features",
     "random_features_risk",
@@ -52,6 +63,7 @@ __all__ = [
     "tangent_features",
     "taylor",
     "tiled",
+    "trainable_depth",
     "weak_features_risk",
 ]
 __version__ = "0.1.0"

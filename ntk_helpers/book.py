@@ -1,14 +1,17 @@
 """What every chapter uses: its set-up, its checked claims, the versions it ran with."""
 
+import hashlib
 import importlib.metadata
+import json
 import platform
+from pathlib import Path
 
 import jax
 import numpy as np
 
 from ntk_helpers._inputs import check_numbers
 
-__all__ = ["check", "setup", "versions"]
+__all__ = ["check", "digest", "setup", "stored", "versions"]
 
 _SHOWN = ("jax", "jaxlib", "numpy", "scipy", "matplotlib", "scikit-learn", "optax", "ntk-helpers")
 
@@ -29,6 +32,26 @@ def versions() -> None:
             print(name, importlib.metadata.version(name))
         except importlib.metadata.PackageNotFoundError:
             print(name, "is not installed")
+
+
+def digest(rows: list[dict]) -> str:
+    """The SHA-256 of the rows of a stored run."""
+    return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
+
+
+def stored(name: str) -> tuple[list[dict], dict]:
+    """The rows of a run stored as `stored/name.json` beside the notebook, or in the package, and what is known about it.
+
+    Raises `ValueError` for a name that is not there, or numbers whose hash is not the one stored with them.
+    """
+    places = [Path("stored"), Path(__file__).parent / "stored"]
+    found = [folder / f"{name}.json" for folder in places if (folder / f"{name}.json").is_file()]
+    if not found:
+        raise ValueError(f"name is {name!r}; expected a stored run, {name}.json in one of {', '.join(map(str, places))}.")
+    content = json.loads(found[0].read_text(encoding="utf-8"))
+    if digest(content["rows"]) != content["about"]["sha256"]:
+        raise ValueError(f"{found[0]} has numbers of another hash than it says; expected those that its command wrote.")
+    return content["rows"], content["about"]
 
 
 def check(claim: str, measured, expected, tol: float | None = None, *, source: str) -> None:
