@@ -12,7 +12,9 @@ from ntk_helpers.meanfield import FixedPoint, Layers, Phase, critical_sigma_w2, 
 from ntk_helpers.mlp import MLP
 from ntk_helpers.moments import NTKMoments, ntk_moments
 from ntk_helpers.regression import LeastSquares, kernel_regression, least_squares, random_features, tangent_features
-from ntk_helpers.risk import Risk, descent_risk, linear_risk, random_features_risk, ridgeless_risk, weak_features_risk
+from ntk_helpers.risk import (
+    Risk, descent_risk, hermite_parts, linear_risk, optimal_ridge, random_features_risk, ridgeless_risk, weak_features_risk,
+)  # fmt: skip
 from ntk_helpers.sampling import NTKSamples, sample_ntk
 from ntk_helpers.tiling import tiled
 
@@ -40,6 +42,7 @@ __all__ = [
     "get_activation",
     "gp_log_likelihood",
     "gp_posterior",
+    "hermite_parts",
     "kernel_dynamics",
     "kernel_flow",
     "kernel_regression",
@@ -51,6 +54,7 @@ __all__ = [
     "nngp",
     "ntk",
     "ntk_moments",
+    "optimal_ridge",
     "phase",
     "propagate",
     "quadrature",

@@ -101,7 +101,7 @@ def _refusal(counts, found, n1, n2, budget) -> str:
     say = f"The kernel of shape {shape} takes {_si(result)}B, with one point at a time {_si(least)}B at the peak; memory_budget is {_si(budget)}B. "
     trace = n1 * n2 * counts.itemsize
     remedy = f'output="trace" takes {_si(trace)}B for the kernel; or ' if counts.output != "trace" else ""
-    return say + f"Expected a kernel that fits: {remedy}compute it for fewer points at a time and store each part on disk."
+    return say + f"Expected a kernel that fits: {remedy}compute it in blocks that go to a file, by tiled(..., path=...)."
 
 
 class Counts:

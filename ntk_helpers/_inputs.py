@@ -15,10 +15,12 @@ __all__ = [
     "check_finite",
     "check_key",
     "check_numbers",
+    "check_params",
     "check_points",
     "check_size",
     "check_variance",
     "pieces",
+    "traced",
 ]
 
 
@@ -85,6 +87,26 @@ def check_numbers(name: str, x: object, array=jnp.asarray) -> Array | jax.ShapeD
     if not numbers:
         raise ValueError(f"{name} is {reprlib.repr(x)}; expected an array of numbers.")
     return found
+
+
+def check_params(params) -> None:
+    """Raise `ValueError` unless all leaves of a tree of parameters are floating arrays, and finite where they are concrete."""
+    for path, leaf in jax.tree.leaves_with_path(params):
+        name = f"params{jax.tree_util.keystr(path)}"
+        found = check_numbers(name, leaf)
+        if not jnp.issubdtype(found.dtype, jnp.floating):
+            raise ValueError(f"{name} has dtype {found.dtype}; expected a floating type.")
+        check_finite(name, found)
+
+
+def traced(name: str, f, *arguments):
+    """What `f` returns, as shapes; a function that fails is bad input, whose name the `ValueError` says."""
+    try:
+        return jax.eval_shape(f, *arguments)
+    except ValueError:
+        raise
+    except Exception as error:
+        raise ValueError(f"{name} fails: {type(error).__name__}: {str(error).partition(chr(10))[0]}") from error
 
 
 def check_batches(x1, x2=None, array=jnp.asarray) -> tuple[Array, Array | None]:

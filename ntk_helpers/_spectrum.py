@@ -4,7 +4,7 @@ import numpy as np
 
 from ntk_helpers._inputs import check_finite, check_numbers
 
-__all__ = ["as_matrix", "numbers", "rounding", "spectrum"]
+__all__ = ["as_matrix", "check_symmetric", "numbers", "rounding", "spectrum"]
 
 
 def numbers(name: str, x, shape: tuple | None = None) -> np.ndarray:
@@ -32,18 +32,24 @@ def rounding(theta) -> float:
     return float(eps) * int(np.prod(np.shape(theta)[1::2]))
 
 
+def check_symmetric(name: str, matrix, rounding: float) -> None:
+    """Raise `ValueError` where a square matrix differs from its transpose by more than the root of its relative rounding."""
+    matrix = np.asarray(matrix)
+    asymmetry, size = np.abs(matrix - matrix.T).max(), np.abs(matrix).max()
+    if asymmetry > rounding**0.5 * size:
+        raise ValueError(
+            f"{name} is not symmetric: entries differ from their transposes by {asymmetry:.2g}, the largest is {size:.2g}; "
+            "expected a kernel of the same points with themselves."
+        )
+
+
 def spectrum(theta) -> tuple[np.ndarray, np.ndarray]:
     """Eigenvalues, ascending and clipped at 0, and eigenvectors of (n, n) or (n, n, o, o); `ValueError` for what is no kernel."""
     found = numbers("theta", theta)
     if found.ndim not in (2, 4) or found.shape[::2] != found.shape[1::2]:
         raise ValueError(f"theta has shape {found.shape}; expected (n, n) or (n, n, o, o).")
     matrix = as_matrix(found)
-    asymmetry, size = np.abs(matrix - matrix.T).max(), np.abs(matrix).max()
-    if asymmetry > rounding(theta) ** 0.5 * size:
-        raise ValueError(
-            f"theta is not symmetric: entries differ from their transposes by {asymmetry:.2g}, the largest is {size:.2g}; "
-            "expected a kernel of the training points with themselves."
-        )
+    check_symmetric("theta", matrix, rounding(theta))
     values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
     if values[-1] <= 0 or values[0] < -rounding(theta) * values[-1]:
         raise ValueError(

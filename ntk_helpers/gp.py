@@ -8,6 +8,7 @@ from jax.scipy.linalg import cho_solve, solve_triangular
 from jaxtyping import Array, Float
 
 from ntk_helpers._inputs import check_finite, check_numbers, check_variance
+from ntk_helpers._spectrum import check_symmetric, rounding
 
 __all__ = ["Posterior", "gp_log_likelihood", "gp_posterior"]
 
@@ -31,7 +32,7 @@ def gp_posterior(
     $\mu = K_{*X} (K_{XX} + \sigma^2 I)^{-1} y$ and $\Sigma = K_{**} - K_{*X} (K_{XX} + \sigma^2 I)^{-1} K_{X*}$
     (Rasmussen & Williams 2006, eqs. 2.23 and 2.24), by Cholesky's factorization. `noise` is the variance
     $\sigma^2$; the covariance is of f, without it. The columns of `y` are independent outputs. Raises `ValueError` for arrays that
-    do not match or are not finite, a negative `noise`, and a matrix $K_{XX} + \sigma^2 I$ that is not positive definite.
+    do not match or are not finite, a `k_train` that is not symmetric, a negative `noise`, and a matrix $K_{XX} + \sigma^2 I$ that is not positive definite.
     """
     k_train, y = _checked(k_train, y, noise)
     k_cross, k_test = _real("k_cross", k_cross), _real("k_test", k_test)
@@ -80,6 +81,8 @@ def _checked(k_train, y, noise) -> tuple[Array, Array]:
     if k_train.ndim != 2 or k_train.shape[0] != k_train.shape[1] or y.ndim != 2 or len(y) != len(k_train) or 0 in y.shape:
         raise ValueError(f"k_train is {k_train.shape} and y {y.shape}; expected (n, n) and (n, outputs).")
     check_finite("k_train", k_train)
+    if not isinstance(k_train, jax.core.Tracer):
+        check_symmetric("k_train", k_train, rounding(k_train))
     check_finite("y", y)
     check_variance("noise", noise)
     if jnp.ndim(noise):

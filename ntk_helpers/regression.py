@@ -14,7 +14,7 @@ from jax.flatten_util import ravel_pytree
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, PyTree
 
-from ntk_helpers._inputs import check_key, check_numbers, check_size
+from ntk_helpers._inputs import check_finite, check_key, check_numbers, check_params, check_size, traced
 from ntk_helpers._spectrum import numbers, rounding, spectrum
 from ntk_helpers.activations import Activation, get_activation
 from ntk_helpers.mlp import MLP
@@ -93,7 +93,7 @@ def random_features(key: Array, dim: int, count: int, activation: str | Activati
     r"""A map of points (n, dim) to `count` random features $\phi(w_i^\top x / \sqrt{d})$ (Rahimi & Recht 2007).
 
     The $w_i$ are uniform on the sphere of radius $\sqrt d$, as in Mei & Montanari (2022): for $\|x\| = \sqrt d$ the argument has
-    variance 1. The first p of them are p random features. Raises `ValueError` for sizes below 1, an unknown activation, and points of another dimension.
+    variance 1. The first p of them are p random features. Raises `ValueError` for sizes below 1, an unknown activation, and points that are none, not finite, or of another dimension.
     """
     dim, count = check_size("dim", dim), check_size("count", count)
     check_key(key)
@@ -103,8 +103,9 @@ def random_features(key: Array, dim: int, count: int, activation: str | Activati
 
     def features(x):
         x = check_numbers("x", x)
-        if x.ndim != 2 or x.shape[1] != dim:
-            raise ValueError(f"x has shape {x.shape}; expected (n, {dim}).")
+        if x.ndim != 2 or x.shape[1] != dim or len(x) == 0:
+            raise ValueError(f"x has shape {x.shape}; expected (n, {dim}), n at least 1.")
+        check_finite("x", x)
         return phi(x @ w.T)
 
     return features
@@ -113,13 +114,20 @@ def random_features(key: Array, dim: int, count: int, activation: str | Activati
 def tangent_features(f: MLP | Callable[[PyTree, Array], Array], params: PyTree, x: Float[Array, "n ..."]) -> Float[Array, "n p"]:
     r"""The features of the tangent kernel: $\nabla_\theta f(x_i; \theta)$ as rows, so that $F F^\top = \Theta$ (Jacot 2018, sec. 4).
 
-    `f` has one output. The order of the p parameters is that of `jax.flatten_util.ravel_pytree`. A `jax.tree_util.Partial` is compiled once for all its arrays. Raises `ValueError` for another number of outputs.
+    `f` has one output. The order of the p parameters is that of `jax.flatten_util.ravel_pytree`. A `jax.tree_util.Partial` is compiled once for all its arrays. Raises `ValueError` for
+    another number of outputs, an `f` that fails, parameters that are not floating, and points or parameters that are none or not finite.
     """
+    if not callable(f) and not isinstance(f, MLP):
+        raise ValueError(f"f is {f!r}; expected an MLP, or a function of parameters and inputs.")
     f = Partial(MLP.apply, f) if isinstance(f, MLP) else f if isinstance(f, Partial) else Partial(f)
     x = check_numbers("x", x)
-    shape = jax.eval_shape(f, params, x).shape
-    if shape not in ((len(x),), (len(x), 1)):
-        raise ValueError(f"the outputs have shape {shape}; expected ({len(x)}, 1).")
+    if x.ndim == 0 or 0 in x.shape:
+        raise ValueError(f"x has shape {x.shape}; expected (n, ...), no size 0.")
+    check_finite("x", x)
+    check_params(params)
+    outputs = traced("f", f, params, x)
+    if getattr(outputs, "shape", None) not in ((len(x),), (len(x), 1)) or not jnp.issubdtype(outputs.dtype, jnp.floating):
+        raise ValueError(f"the outputs have shape {getattr(outputs, 'shape', outputs)}; expected floating ones, ({len(x)}, 1).")
     return _gradients(f, params, x)
 
 

@@ -5,8 +5,11 @@ Every function returns a `Risk`: the expected squared error at a new point, of t
 literature has $\frac1n\|Fw - y\|^2 + \lambda\|w\|^2$ it is $\rho = n\lambda$.
 """
 
+from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Float
 
@@ -15,7 +18,9 @@ from ntk_helpers._spectrum import numbers
 from ntk_helpers.activations import Activation, get_activation
 from ntk_helpers.conventions import is_number
 
-__all__ = ["Risk", "descent_risk", "hermite_parts", "linear_risk", "random_features_risk", "ridgeless_risk", "weak_features_risk"]
+__all__ = [
+    "Risk", "descent_risk", "hermite_parts", "linear_risk", "optimal_ridge", "random_features_risk", "ridgeless_risk", "weak_features_risk",
+]  # fmt: skip
 
 
 class Risk(NamedTuple):
@@ -104,8 +109,9 @@ def descent_risk(t: Float[np.ndarray, "..."], gamma: float, signal: float, noise
 
     $\int \rho(\lambda) [r^2 e^{-2\lambda t} + \sigma^2\gamma (1 - e^{-\lambda t})^2/\lambda]\,d\lambda$, with $\rho$ the Marchenko-Pastur law of the eigenvalues of $X^\top X/n$ for
     $\gamma = p/n$, its atom $1 - 1/\gamma$ at zero included. A total, at any times t >= 0, by the trapezoidal rule in the angle of the law's interval.
-    Raises `ValueError` for negative times, a `gamma` that is not positive, and negative variances.
+    Raises `ValueError` for negative times, a `gamma` that is not positive, negative variances, and `points` below 1.
     """
+    points = check_size("points", points)
     t = numbers("t", t)
     if (t < 0).any():
         raise ValueError(f"t goes down to {t.min()}; expected times of at least 0.")
@@ -124,7 +130,12 @@ def hermite_parts(activation: str | Activation) -> tuple[float, float, float]:
 
     $\mu_0 = E\,\phi(g)$, $\mu_1 = E\,g\phi(g)$ (Mei & Montanari 2022). Raises `ValueError` for an unknown activation.
     """
-    phi = get_activation(activation)
+    return _hermite_parts(get_activation(activation), jax.config.jax_enable_x64)
+
+
+@lru_cache(maxsize=64)
+def _hermite_parts(phi: Activation, double: bool) -> tuple[float, float, float]:
+    """Kept for each precision: a search over ridges asks hundreds of times, and quadrature is slow."""
     zeroth, first, whole = (float(v) for v in (phi.dual(1.0, 1.0, 0.0), phi.dual_derivative(1.0, 1.0, 0.0), phi.dual(1.0, 1.0, 1.0)))
     return zeroth, first, whole - zeroth - first
 
@@ -206,6 +217,39 @@ def _averaged(n: int, count: int, dim: int, zeta2: float, ridge: float, signal: 
             high *= 16
         effective = brentq(excess, low, high, xtol=1e-300, rtol=1e-12)
     return linear_risk(n, unit, even, 1.0, dim * (1 + effective) / zeta2)
+
+
+def optimal_ridge(risk: Callable[[float], Risk | float], bounds: tuple[float, float] = (1e-8, 1e8)) -> float:
+    r"""The ridge $\rho \ge 0$ of least `risk(ridge)`, for example `lambda rho: random_features_risk(300, 600, 100, 1.0, 0.5, ridge=rho)`.
+
+    For isotropic `linear_risk` it is $p\sigma^2/r^2$, at every n: the ridge of Bayes' rule (Hastie et al. 2022). `risk` gives
+    a `Risk` or a number. Its least value on a grid, eight ridges a decade between `bounds`, is refined by Brent's method in $\log\rho$; 0.0 is
+    returned where no ridge is better than none. Raises `ValueError` for a `risk` that is no function or gives no number, for `bounds` that
+    are not positive and ascending, and where the least value lies at one of them.
+    """
+    from scipy.optimize import minimize_scalar
+
+    if not callable(risk):
+        raise ValueError(f"risk is {risk!r}; expected a function of the ridge.")
+    bounds = numbers("bounds", bounds, (2,))
+    if not 0 < bounds[0] < bounds[1]:
+        raise ValueError(f"bounds are {bounds[0]:.3g} and {bounds[1]:.3g}; expected positive ones, the lower first.")
+
+    def total(log: float) -> float:
+        found = risk(float(np.exp(log)))
+        found = found.total if isinstance(found, Risk) else found
+        if np.ndim(found) or not is_number(found) or np.isnan(found):
+            raise ValueError(f"risk gives {found!r} at ridge {np.exp(log):.3g}; expected a Risk or a number.")
+        return float(found)
+
+    grid = np.linspace(*np.log(bounds), 2 + int(8 * np.log10(bounds[1] / bounds[0])))
+    values = [total(log) for log in grid]
+    best = int(np.argmin(values))
+    if total(-np.inf) <= values[best] * (1 + 1e-12):  # but for rounding
+        return 0.0
+    if best in (0, len(grid) - 1):
+        raise ValueError(f"risk is least at {np.exp(grid[best]):.3g}, one of the bounds; expected a minimum between them.")
+    return float(np.exp(minimize_scalar(total, bounds=grid[[best - 1, best + 1]], method="bounded", options={"xatol": 1e-9}).x))
 
 
 def _times(variance: float, factor: float) -> float:

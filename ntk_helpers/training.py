@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from ntk_helpers._checkpoint import Checkpoint
 from ntk_helpers._descent import State, advance, value_of
-from ntk_helpers._inputs import check_choice, check_finite, check_key, check_numbers, check_size
+from ntk_helpers._inputs import check_choice, check_finite, check_key, check_numbers, check_params, check_size, traced
 from ntk_helpers.conventions import LOSSES
 from ntk_helpers.mlp import MLP
 
@@ -103,7 +103,7 @@ def train(
     count = len(jax.tree.leaves(start)[0])
     dtype = _loss_dtype(f, start, x, y, loss)
     observe = _observers(observe, start)
-    if stop is not None and np.shape(_traced("stop", _function("stop", stop), 0, jnp.zeros(steps, dtype))) != ():
+    if stop is not None and np.shape(traced("stop", _function("stop", stop), 0, jnp.zeros(steps, dtype))) != ():
         raise ValueError("stop does not return one truth value, given a step and the losses (steps,).")
 
     nowhere = -jnp.ones(count, int)
@@ -171,21 +171,11 @@ def _function(name: str, f):
     return f
 
 
-def _traced(name: str, f, *arguments):
-    """What `f` returns, as shapes; a function that fails is bad input, whose name the error says."""
-    try:
-        return jax.eval_shape(f, *arguments)
-    except ValueError:
-        raise
-    except Exception as error:
-        raise ValueError(f"{name} fails: {type(error).__name__}: {str(error).partition(chr(10))[0]}") from error
-
-
 def _observers(observe, start) -> tuple:
     if observe is not None and not isinstance(observe, Mapping):
         raise ValueError(f"observe is {observe!r}; expected functions of the parameters by name.")
     for name, see in (observe or {}).items():
-        _traced(f"observe[{name!r}]", _function(f"observe[{name!r}]", see), jax.tree.map(lambda leaf: leaf[0], start))
+        traced(f"observe[{name!r}]", _function(f"observe[{name!r}]", see), jax.tree.map(lambda leaf: leaf[0], start))
     return tuple((observe or {}).items())
 
 
@@ -212,12 +202,7 @@ def _batch(batch_size, key, n: int):
 
 def _start(params: PyTree, ensemble: bool) -> PyTree:
     """Parameters with members on their first axis, checked."""
-    for path, leaf in jax.tree.leaves_with_path(params):
-        name = f"params{jax.tree_util.keystr(path)}"
-        found = check_numbers(name, leaf)
-        if not jnp.issubdtype(found.dtype, jnp.floating):
-            raise ValueError(f"{name} has dtype {found.dtype}; expected a floating type.")
-        check_finite(name, found)
+    check_params(params)
     start = jax.tree.map(jnp.asarray if ensemble else lambda leaf: jnp.asarray(leaf)[None], params)
     axes = {leaf.shape[:1] for leaf in jax.tree.leaves(start)}
     if len(axes) != 1 or axes <= {(), (0,)}:
@@ -229,11 +214,11 @@ def _loss_dtype(f, params, x, y, loss):
     """The type of the loss, or `ValueError` unless it is one number, and the targets match the outputs."""
     if not callable(loss):
         check_choice("loss", loss, LOSSES)
-    outputs = _traced("f", f, jax.tree.map(lambda leaf: leaf[0], params), x)
+    outputs = traced("f", f, jax.tree.map(lambda leaf: leaf[0], params), x)
     shape = getattr(outputs, "shape", ())
     if not shape or len(y) != len(x) or (not callable(loss) and y.shape != shape):
         raise ValueError(f"y has shape {y.shape}, and the outputs {shape}; expected the same.")
-    value = _traced("loss", partial(value_of, loss), outputs, y)
+    value = traced("loss", partial(value_of, loss), outputs, y)
     if getattr(value, "shape", None) != () or not jnp.issubdtype(value.dtype, jnp.floating):
         raise ValueError(f"loss gives {value} for outputs {shape}; expected one real number.")
     return value.dtype

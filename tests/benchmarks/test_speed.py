@@ -183,11 +183,29 @@ def test_infinite_ntk_with_compilation(benchmark, points, who):
     benchmark.pedantic(lambda: jax.block_until_ready(jax.jit(fn)(points)), setup=jax.clear_caches, rounds=3)
 
 
+@pytest.fixture(scope="module")
+def on_sphere(points):
+    return points / jnp.linalg.norm(points, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("who", ["ours", "stax"])
+@pytest.mark.parametrize("depth", [4, 21])
+def test_infinite_ntk_of_equal_norms(benchmark, on_sphere, depth, who):
+    """Ours is not inside `jit`, where it is not known that norms are equal; theirs is."""
+    benchmark.group = f"infinite NTK, ReLU depth {depth}, 1000 points of equal norms"
+    ours = partial(ntk, MLP(depth=depth, width=1, sigma_b2=0.1), on_sphere)
+    if who == "ours":
+        jax.block_until_ready(ours())
+        benchmark.pedantic(lambda: jax.block_until_ready(ours()), rounds=10)
+    else:
+        time(benchmark, infinite_by_stax(depth), on_sphere, expected=ours(), rtol=5e-3)
+
+
 @pytest.mark.parametrize("who, depth", [("ours", 1001), ("depth 4", 4)])
-def test_infinite_ntk_of_equal_norms(benchmark, points, who, depth):
-    """Not inside `jit`, where it is not known that norms are equal."""
+def test_infinite_ntk_of_equal_norms_at_any_depth(benchmark, on_sphere, who, depth):
+    """Not inside `jit`, as above."""
     benchmark.group = "infinite NTK, ReLU depth 1001, 1000 points of equal norms"
-    net, x = MLP(depth=depth, width=1, sigma_b2=0.1), points / jnp.linalg.norm(points, axis=1, keepdims=True)
+    net, x = MLP(depth=depth, width=1, sigma_b2=0.1), on_sphere
     single = jax.block_until_ready(ntk(net, x))
     with jax.enable_x64(True):
         double = np.asarray(ntk(net, np.asarray(x, np.float64)))

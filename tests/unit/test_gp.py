@@ -82,6 +82,7 @@ def test_both_pass_through_jit_and_grad(points):
     ({"k_test": np.eye(3)}, r"k_test \(3, 3\)"),
     ({"noise": -0.1}, r"noise is -0.1; expected a variance"),
     ({"k_train": np.full((3, 3), np.nan)}, "k_train holds 9 values"),
+    ({"k_train": np.eye(3) + np.eye(3, k=1) / 8}, "k_train is not symmetric: entries differ from their transposes by 0.12, the largest is 1"),
     ({"k_cross": np.full((2, 3), np.inf)}, "k_cross holds 6 values"),
     ({"k_train": -np.eye(3)}, r"k_train \+ 0.0 · I is not positive definite; expected distinct points, or a larger noise"),
 ])  # fmt: skip
@@ -90,3 +91,14 @@ def test_bad_input_is_refused(change, says):
     gp_posterior(**good)
     with pytest.raises(ValueError, match=says):
         gp_posterior(**good | change)
+
+
+def test_a_kernel_that_is_symmetric_but_for_rounding_passes(points):
+    """Refused from the root of the kernel's rounding on: float32 kernels, and their likelihood, whichever half is meant."""
+    x, _, y = points
+    for dtype, passes, fails in ((np.float64, 1e-8, 1e-6), (np.float32, 1e-4, 1e-2)):
+        kernel = np.asarray(RBF(1.3)(x), dtype)
+        upper = np.triu(np.ones_like(kernel), 1)
+        gp_posterior(kernel + passes * upper, kernel, kernel, y, NOISE)
+        with pytest.raises(ValueError, match="k_train is not symmetric"):
+            gp_log_likelihood(kernel + fails * upper, y, NOISE)

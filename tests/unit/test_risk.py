@@ -1,13 +1,13 @@
 """Theories of double descent against their papers' values, one another, and simulations."""
 
+import jax
 import numpy as np
 import pytest
 from jax import random
-from scipy import optimize
 
 from ntk_helpers.regression import least_squares, random_features
 from ntk_helpers.risk import (
-    descent_risk, hermite_parts, linear_risk, random_features_risk, ridgeless_risk, weak_features_risk,
+    descent_risk, hermite_parts, linear_risk, optimal_ridge, random_features_risk, ridgeless_risk, weak_features_risk,
 )  # fmt: skip
 
 RNG = np.random.default_rng(0)
@@ -31,6 +31,14 @@ def test_known_answers_of_random_features(count, expected):
 def test_hermite_parts():
     zeroth, first, rest = hermite_parts("relu")
     np.testing.assert_allclose([zeroth, first, first / rest], [1 / (2 * np.pi), 0.25, 2.7519384], rtol=1e-7)
+
+
+def test_hermite_parts_are_kept_for_each_precision():
+    with jax.enable_x64(False):
+        single = hermite_parts("tanh")
+    double = hermite_parts("tanh")
+    assert single != double  # each computed in its own precision
+    np.testing.assert_allclose(single, double, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("p", [20, 60, 150, 400])
@@ -71,9 +79,33 @@ def test_weak_features_are_exact(n, p):
     assert abs(np.mean(found) - expected) < 5 * np.std(found) / np.sqrt(len(found))
 
 
-def test_the_best_ridge_is_that_of_the_prior():
-    best = optimize.minimize_scalar(lambda rho: isotropic(100, 150, 0.3, rho).total, bounds=(1e-3, 1e3), method="bounded").x
-    assert best == pytest.approx(150 * 0.3, rel=1e-4)
+@pytest.mark.parametrize("n, p, noise", [(100, 20, 0.3), (100, 100, 0.3), (100, 150, 0.3), (5, 200, 0.1), (2000, 5, 100.0)])
+def test_the_best_ridge_is_that_of_the_prior(n, p, noise):
+    assert optimal_ridge(lambda rho: isotropic(n, p, noise, rho)) == pytest.approx(p * noise, rel=1e-5)
+
+
+@pytest.mark.parametrize("risk", [
+    lambda rho: random_features_risk(300, 300, 100, 1.0, 0.5, ridge=rho),
+    lambda rho: random_features_risk(300, 900, 100, 1.0, 0.0, activation="tanh", ridge=rho, nonlinear=0.2),
+    lambda rho: linear_risk(50, 1 / np.arange(1, 101), 1 / np.arange(1, 101), 0.1, rho),
+], ids=["peak", "tanh", "correlated"])  # fmt: skip
+def test_no_ridge_on_a_fine_grid_is_better_than_the_best(risk):
+    best = optimal_ridge(risk)
+    around = [risk(rho).total for rho in best * np.geomspace(0.01, 100, 401)]
+    assert risk(best).total <= min(around) * (1 + 1e-12)
+    assert 198 <= int(np.argmin(around)) <= 202  # 2 % steps, and best is the one in the middle
+    assert risk(best).total < risk(0.0).total
+
+
+@pytest.mark.parametrize("p", [50, 200])
+def test_without_noise_no_ridge_is_best(p):
+    assert optimal_ridge(lambda rho: isotropic(100, p, 0.0, rho)) == 0
+
+
+def test_the_best_ridge_of_any_function_and_bounds():
+    assert optimal_ridge(lambda rho: float(np.log(rho / 7) ** 2) if rho else np.inf) == pytest.approx(7, rel=1e-7)
+    wells = lambda rho: float(np.cos(np.log(rho)) + 0.01 * np.log(rho)) if rho else np.inf  # noqa: E731
+    assert np.log(optimal_ridge(wells, (0.1, 100.0))) == pytest.approx(np.pi - 0.01, abs=1e-4)
 
 
 def mei_montanari(psi1, psi2, lam, mu1, rest, signal, noise):
@@ -195,6 +227,17 @@ def test_extremes_are_numbers(n, p, ridge):
         (lambda: linear_risk(5, np.ones(3), np.ones(3), np.ones(2)), "noise has shape"),
         (lambda: descent_risk([-1.0], 0.5, 1.0, 1.0), "t goes down to"),
         (lambda: descent_risk(1.0, np.inf, 1.0, 1.0), "gamma"),
+        (lambda: descent_risk(1.0, 0.5, 1.0, 1.0, points=0), "points is 0; expected an integer of at least 1"),
+        (lambda: descent_risk(1.0, 0.5, 1.0, 1.0, points=2.5), "points is 2.5; expected an integer"),
+        (lambda: optimal_ridge(0.5), "risk is 0.5; expected a function"),
+        (lambda: optimal_ridge(lambda rho: np.nan), "risk gives nan at ridge 1e-08; expected a Risk or a number"),
+        (lambda: optimal_ridge(lambda rho: np.ones(2)), r"risk gives array\(\[1., 1.\]\)"),
+        (lambda: optimal_ridge(lambda rho: 1 / (1 + rho)), r"risk is least at 1e\+08, one of the bounds"),
+        (lambda: optimal_ridge(lambda rho: isotropic(100, 150, 0.3, rho), (1e-3, 1.0)), "risk is least at 1, one of"),
+        (lambda: optimal_ridge(lambda rho: isotropic(100, 150, 0.3, rho), (100, 1e3)), "risk is least at 100, one of"),
+        (lambda: optimal_ridge(lambda rho: rho, (0.0, 1.0)), "bounds are 0 and 1; expected positive"),
+        (lambda: optimal_ridge(lambda rho: rho, (2.0, 1.0)), "bounds are 2 and 1; expected positive ones, the lower first"),
+        (lambda: optimal_ridge(lambda rho: rho, 1.0), r"bounds has shape \(\); expected \(2,\)"),
         (lambda: hermite_parts("nothing"), "nothing"),
         (lambda: random_features_risk(5, 5, 0, 1.0, 1.0), "dim is 0"),
         (lambda: random_features_risk(5, 5, 5, 1.0, 1.0, ridge=-1.0), "ridge"),

@@ -53,6 +53,8 @@ def least_p_value(net, x, draws):
     (MLP(3, 200, 1, "erf", 1.5, 0.3), 1000),
     (MLP(10, 8, 1, "relu", 2.0, 0.0), 4000),
     (MLP(20, 200, 1, "relu", 2.0, 0.1, "standard"), 200),
+    (MLP(3, 12, 1, "tanh", 1.5, 0.4, "standard"), 2000),
+    (MLP(5, 24, 1, "erf", 2.0, 0.0), 2000),
     (MLP(5, (30, 9, 9, 40), 1, "gelu", 1.7, 0.2, "standard"), 2000),
 ], ids=str)  # fmt: skip
 def test_law_is_that_of_direct_sampling(net, draws, x1):
