@@ -39,7 +39,7 @@ def ntk_moments(net: MLP, x: Float[Array, "n d"]) -> NTKMoments:
 
     A layer of ReLU whose n units are all off, with probability $2^{-n}$, switches off those above it: this is in the moments, too. Takes O(L)
     operations. Limits at large width and depth: Hanin & Nica (2020), Seleznova & Kutyniok (2022). Raises `ValueError` for an activation that is not
-    homogeneous, a `sigma_b2` or a `d_out` other than 0 and 1, inputs that are not a finite (n, d) array or are 0, and moments that overflow.
+    homogeneous, a `sigma_b2` or a `d_out` other than 0 and 1, inputs that are not a finite (n, d) array or are 0, and moments that over- or underflow.
     """
     check_network(net)
     x, _ = check_points(x)
@@ -47,15 +47,14 @@ def ntk_moments(net: MLP, x: Float[Array, "n d"]) -> NTKMoments:
         raise ValueError(f"activation is {net.activation!r}; expected a homogeneous one, relu, leaky_relu or linear.")
     if float(net.sigma_b2) != 0 or net.d_out != 1:
         raise ValueError(f"net has sigma_b2 {net.sigma_b2} and d_out {net.d_out}; expected 0 and 1.")
-    size = np.square(np.asarray(x, float)).sum(1)
-    if not (size > 0).all():
+    if not np.any(x, 1).all():
         raise ValueError("x holds an input of norm 0; expected inputs at which the network has a gradient.")
     scales, b = net.scales(x.shape[1])
     s2 = float(net.sigma_w2) / np.array(net.fan_in(x.shape[1]), float)
     with np.errstate(over="ignore", invalid="ignore"):
-        found = _moments(net, size, np.asarray(scales, float) ** 2, float(b) ** 2, s2)
-    if not all(np.isfinite(moment).all() for moment in found):
-        raise ValueError(f"the moments overflow at depth {net.depth} with sigma_w2 {net.sigma_w2}; expected less of either.")
+        found = _moments(net, np.square(np.asarray(x, float)).sum(1), np.asarray(scales, float) ** 2, float(b) ** 2, s2)
+    if not ((found.second > np.finfo(float).tiny) & (found.second < np.inf)).all():
+        raise ValueError(f"the moments leave the range of floats at depth {net.depth} with sigma_w2 {net.sigma_w2}; expected less depth, or weights and inputs of another size.")
     return found
 
 

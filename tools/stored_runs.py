@@ -4,8 +4,8 @@
     python tools/stored_runs.py training   kernel and loss of networks trained as in Seleznova & Kutyniok 2021
 
 `--worker 0/2` does every second case, so that two processes share a run. A run that was stopped goes on when it is
-started again: finished cases lie in .stored/, and a training in progress has a checkpoint there. Each call ends by
-writing what is finished to notebooks/stored/, with the command, the date, the versions and a hash of the numbers.
+started again: finished cases lie in .stored/ or are stored already, and a training in progress has a checkpoint. Each call
+ends by writing what is finished to notebooks/stored/, with the command, the date, the versions and a hash of the numbers.
 """
 
 import argparse
@@ -37,16 +37,20 @@ SOLVED = 1e-4  # mean squared error at which a training ends
 
 
 def training_cases() -> Iterator[dict]:
-    """Seleznova & Kutyniok 2021, Figs 3, 4, 8, 9 (width 256), then 10, 11 (128 and 512), then some for 10^5 steps."""
+    """Seleznova & Kutyniok 2021, Figs 3, 4, 8, 9 (width 256), some of Figs 10, 11 (widths 128, 512), and some for 10^5 steps."""
     grid = {"tanh": (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5), "relu": (0.5, 1.0, 1.5, 2.0, 2.5)}
     case = lambda *values: dict(zip(("activation", "sigma_w2", "sigma_b2", "depth", "width", "steps"), values))  # noqa: E731
-    for sigma_b2 in (0.25, 0.0, 1.0):
+    whole = lambda depth, sigma_b2: (case(name, w2, sigma_b2, depth, 256, 10_000) for name, row in grid.items() for w2 in row)  # noqa: E731
+    for sigma_b2 in (0.25, 0.0):
         for depth in (3, 10, 20):
-            yield from (case(name, w2, sigma_b2, depth, 256, 10_000) for name, row in grid.items() for w2 in row)
-    for width in (128, 512):
-        yield from (case(name, w2, 0.25, 10, width, 10_000) for name, row in grid.items() for w2 in row[1::2])
-    for depth in (3, 10):
-        yield from (case(name, w2, 0.25, depth, 256, 100_000) for name, w2s in (("relu", (1.0, 2.0)), ("tanh", (1.0, 2.5))) for w2 in w2s)
+            yield from whole(depth, sigma_b2)
+    yield from whole(3, 1.0)
+    yield from whole(10, 1.0)
+    telling = (("tanh", 1.0), ("tanh", 3.0), ("relu", 2.0))
+    yield from (case(name, w2, 0.25, 10, width, 10_000) for width in (128, 512) for name, w2 in telling)
+    yield from (case(name, w2, 0.25, 3, 256, 100_000) for name, w2 in (*telling, ("relu", 1.0)))
+    yield from whole(20, 1.0)
+    yield from (case(name, w2, 0.25, 10, 256, 100_000) for name, w2 in (("tanh", 1.0), ("relu", 1.0), ("tanh", 3.0)))
 
 
 def digits() -> tuple[np.ndarray, np.ndarray]:
@@ -139,17 +143,29 @@ def compute(name: str, worker: int, workers: int) -> None:
     folder = ROOT / ".stored" / name
     folder.mkdir(parents=True, exist_ok=True)
     for case in list(cases())[worker::workers]:
-        label = label_of(case)
-        file = folder / f"{label}.json"
-        if file.exists():
+        if label_of(case) in finished(name):
             continue
-        result = run(case, folder / f"{label}.checkpoint")
-        print(label, result, flush=True)
-        new = file.with_suffix(".new")
+        checkpoint = folder / f"{label_of(case)}.checkpoint"
+        result = run(case, checkpoint)
+        print(label_of(case), result, flush=True)
+        new = checkpoint.with_suffix(".new")
         new.write_text(json.dumps(case | result))
-        os.replace(new, file)
-        (folder / f"{label}.checkpoint").unlink(missing_ok=True)
+        os.replace(new, checkpoint.with_suffix(".json"))
+        checkpoint.unlink(missing_ok=True)
     collect(name)
+
+
+def finished(name: str) -> dict[str, dict]:
+    """The rows of the cases that are done, by label."""
+    path = stored_path(name)
+    rows = json.loads(path.read_text())["rows"] if path.exists() else []
+    rows += [json.loads(file.read_text()) for file in (ROOT / ".stored" / name).glob("*.json")]
+    asked = next(iter(RUNS[name][0]()))
+    return {label_of({key: row[key] for key in asked}): row for row in rows}
+
+
+def stored_path(name: str) -> Path:
+    return ROOT / "notebooks" / "stored" / f"06_{name}.json"
 
 
 def label_of(case: dict) -> str:
@@ -158,19 +174,19 @@ def label_of(case: dict) -> str:
 
 def collect(name: str) -> None:
     """Write the finished cases, in the order of the list, one a line."""
-    cases, _ = RUNS[name]
-    files = [ROOT / ".stored" / name / f"{label_of(case)}.json" for case in cases()]
-    rows = [json.loads(file.read_text()) for file in files if file.exists()]
+    done, cases = finished(name), list(RUNS[name][0]())
+    rows = [done[label] for label in map(label_of, cases) if label in done]
     about = {
         "command": f"python tools/stored_runs.py {name}",
         "date": datetime.now(UTC).date().isoformat(),
         "versions": {package: importlib.metadata.version(package) for package in ("jax", "numpy", "ntk-helpers")},
         "sha256": digest(rows),
     }
-    lines = ",\n".join(json.dumps(row) for row in rows)
-    path = ROOT / "notebooks" / "stored" / f"06_{name}.json"
+    path, lines = stored_path(name), ",\n".join(json.dumps(row) for row in rows)
+    if path.exists() and json.loads(path.read_text())["about"]["sha256"] == about["sha256"]:
+        return  # with the date and the versions of the run
     path.write_text(f'{{"about": {json.dumps(about)},\n"rows": [\n{lines}\n]}}\n')
-    print(f"{len(rows)} of {len(files)} cases in {path.relative_to(ROOT)}")
+    print(f"{len(rows)} of {len(cases)} cases in {path.relative_to(ROOT)}")
 
 
 def main() -> None:

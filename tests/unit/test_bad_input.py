@@ -13,11 +13,14 @@ import pytest
 
 from ntk_helpers import (
     MLP,
+    book,
     check,
     critical_learning_rate,
+    critical_sigma_w2,
     empirical_ntk,
     empirical_ntk_cost,
     figures,
+    fixed_point,
     get_activation,
     gp_log_likelihood,
     gp_posterior,
@@ -28,12 +31,16 @@ from ntk_helpers import (
     max_learning_rate,
     nngp,
     ntk,
+    ntk_moments,
+    phase,
+    propagate,
     quadrature,
     register_activation,
     sample_ntk,
     steps_to_time,
     taylor,
     tiled,
+    trainable_depth,
 )
 from ntk_helpers.training import train
 
@@ -463,3 +470,80 @@ def test_arguments_of_linear_models_and_their_dynamics(ask, says):
 def test_arguments_of_train(change, says):
     with pytest.raises(ValueError, match=says):
         train(**TRAIN | change)
+
+
+# --- infinite depth, and moments of finite width
+
+NO_NUMBER = [None, "1", [1.0], np.ones(1), np.ones((2, 2)), 1j, True, {"a": 1}]
+DEPTHS = {
+    "fixed_point": fixed_point, "phase": phase, "propagate": propagate,
+    "trainable_depth": lambda net, q0=1.0, **more: trainable_depth(net, 12, 100, q0=q0, **more),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("door", DEPTHS)
+def test_arguments_of_infinite_depth(door):
+    ask = DEPTHS[door]
+    for net in (None, "relu", MLP, NET.phi, 2.0):
+        with pytest.raises(ValueError, match="net is .*; expected an MLP"):
+            ask(net)
+    for name in ("sigma_w2", "sigma_b2"):
+        with pytest.raises(ValueError, match=rf"{name} has shape \(2,\); expected one number"):
+            ask(replace(NET, **{name: np.ones(2)}))
+    for q0 in (*NO_NUMBER, 0, -1.0, np.nan, np.inf, -np.inf):
+        with pytest.raises(ValueError, match="(?s)q0 is .*; expected the squared norm of an input over its dimension, a positive number"):
+            ask(NET, q0)
+    for c0 in (*NO_NUMBER, np.nan, 1.01, -1.01, np.inf) if door in ("propagate", "trainable_depth") else ():
+        with pytest.raises(ValueError, match="(?s)c0 is .*; expected (a correlation, from -1 to 1|at least -0.09091)"):
+            ask(NET, c0=c0)
+
+
+@pytest.mark.parametrize("ask, says", [
+    *[(lambda a=a: critical_sigma_w2(a, 0.1), "activation is .*; expected one of 'relu', ") for a in ("nothing", None, ["relu"], NET.phi)],
+    *[(lambda b=b: critical_sigma_w2("tanh", b), "(?s)sigma_b2 is .*; expected one number") for b in NO_NUMBER],
+    *[(lambda b=b: critical_sigma_w2("relu", b), "sigma_b2 is .*; expected a variance, finite and at least 0") for b in (np.nan, -0.1, np.inf)],
+    (lambda: critical_sigma_w2("tanh", 1e6), "no critical sigma_w2 of activation 'tanh' is found for sigma_b2 = 1000000.0; expected another"),
+    (lambda: propagate(replace(NET, parameterization="standard")), "d_in is missing; expected the size of an input"),
+    *[(lambda d=d: propagate(replace(NET, parameterization="standard"), d_in=d), "d_in is .*; expected an integer of at least 1")
+      for d in (0, -3, 2.5, "3", True, np.ones(2))],
+    *[(lambda m=m: propagate(NET).condition_number(m), "points is .*; expected an integer of at least 1") for m in (0, -1, 2.5, None, "a")],
+    *[(lambda m=m: trainable_depth(NET, m, 10), "points is .*; expected an integer of at least 1") for m in (0, -1, 2.5, None, "a")],
+    (lambda: propagate(NET).condition_number(1), "points is 1; expected at least 2"),
+    (lambda: trainable_depth(NET, 1, 10), "points is 1; expected at least 2"),
+    *[(lambda n=n: trainable_depth(NET, 12, n), "steps is .*; expected an integer of at least 1") for n in (0, -1, 2.5, None, "a", np.inf)],
+    (lambda: trainable_depth(NET, 3, 10, c0=-0.6), "c0 is -0.6; expected at least -0.5, as 3 points cannot all have less"),
+])  # fmt: skip
+def test_other_arguments_of_infinite_depth(ask, says):
+    with pytest.raises(ValueError, match=says):
+        ask()
+
+
+@pytest.mark.parametrize("net, x, says", [
+    (None, X, "net is None; expected an MLP"),
+    (MLP(2, 5, activation="tanh"), X, "activation is 'tanh'; expected a homogeneous one, relu, leaky_relu or linear"),
+    (MLP(2, 5, sigma_b2=0.1), X, "net has sigma_b2 0.1 and d_out 1; expected 0 and 1"),
+    (MLP(2, 5, 2), X, "net has sigma_b2 0.0 and d_out 2; expected 0 and 1"),
+    (MLP(2, 5, sigma_w2=np.ones(2)), X, r"sigma_w2 has shape \(2,\); expected one number"),
+    (NET, X[0], r"x1 has shape \(3,\); expected \(points, features\)"),
+    (NET, X[None], r"x1 has shape \(1, 4, 3\)"),
+    (NET, X[:0], r"x1 has shape \(0, 3\)"),
+    (NET, X.astype(int), "x1 has dtype int64; expected a floating type"),
+    (NET, X * np.nan, "x1 holds 12 values that are NaN or infinite"),
+    (NET, X * [[1], [1], [0], [1]], "x holds an input of norm 0; expected inputs at which the network has a gradient"),
+    (MLP(3000, 5, sigma_w2=4.0), X, "the moments leave the range of floats at depth 3000 with sigma_w2 4.0; expected less depth, or"),
+    (MLP(3000, 5, sigma_w2=0.5), X, "the moments leave the range of floats at depth 3000"),
+    (NET, 1e100 * X, "the moments leave the range of floats at depth 2"),
+    (NET, 1e200 * X, "the moments leave the range of floats at depth 2"),
+    (NET, 1e-200 * X, "the moments leave the range of floats at depth 2"),
+    *[(NET, bad, r"x1 is .*; expected an array of numbers|x1 has shape \(0,\)") for bad in NO_NUMBERS.values()],
+], ids=range(16 + len(NO_NUMBERS)))  # fmt: skip
+def test_arguments_of_moments(net, x, says):
+    with pytest.raises(ValueError, match=says):
+        ntk_moments(net, x)
+
+
+def test_stored_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in (None, 3, "", "no run", "../06_kernels", b"06_kernels"):
+        with pytest.raises(ValueError, match="name is .*; expected a stored run, .*.json in one of stored, "):
+            book.stored(name)

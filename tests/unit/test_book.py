@@ -1,4 +1,7 @@
-"""The checked claim, a chapter's set-up, its versions."""
+"""The checked claim, a chapter's set-up, its versions, its stored numbers."""
+
+import hashlib
+import json
 
 import jax
 import numpy as np
@@ -77,3 +80,54 @@ def test_versions_names_python_and_jax(capsys):
     book.versions()
     shown = capsys.readouterr().out
     assert shown.startswith("Python 3.") and f"\njax {jax.__version__}\n" in shown
+
+
+ROWS = [{"depth": 3, "ratio": [1.25, None]}, {"depth": 10, "ratio": [2.5, 1e-7]}]
+
+
+@pytest.fixture
+def beside(tmp_path, monkeypatch):
+    """A folder `stored` beside the notebook, and a function that writes to it."""
+    (tmp_path / "stored").mkdir()
+    monkeypatch.chdir(tmp_path)
+
+    def write(rows, sha256):
+        (tmp_path / "stored" / "06_run.json").write_text(json.dumps({"about": {"sha256": sha256, "date": "2025"}, "rows": rows}))
+
+    return write
+
+
+def test_stored_numbers_are_read_with_what_is_known_about_them(beside):
+    beside(ROWS, book.digest(ROWS))
+    assert book.stored("06_run") == (ROWS, {"sha256": book.digest(ROWS), "date": "2025"})
+
+
+def test_a_digest_is_one_of_numbers_not_of_their_order_in_a_row():
+    text = b'[{"depth": 3, "ratio": [1.25, null]}, {"depth": 10, "ratio": [2.5, 1e-07]}]'
+    assert book.digest(ROWS) == hashlib.sha256(text).hexdigest()
+    assert book.digest([dict(reversed(row.items())) for row in ROWS]) == book.digest(ROWS)
+    assert book.digest(ROWS[::-1]) != book.digest(ROWS)
+
+
+@pytest.mark.parametrize("edited", [ROWS[:1], ROWS[::-1], [ROWS[0] | {"depth": 4}, ROWS[1]], [ROWS[0] | {"new": 1}, ROWS[1]]], ids=range(4))
+def test_stored_numbers_that_were_edited_are_refused(edited, beside):
+    beside(edited, book.digest(ROWS))
+    with pytest.raises(ValueError, match=r"stored/06_run.json has numbers of another hash than it says"):
+        book.stored("06_run")
+
+
+def test_the_notebook_comes_before_the_package(beside, tmp_path, monkeypatch):
+    """As on Colab, where only the package is there."""
+    package = tmp_path / "package"
+    (package / "stored").mkdir(parents=True)
+    content = {"about": {"sha256": book.digest(ROWS[:1])}, "rows": ROWS[:1]}
+    (package / "stored" / "06_run.json").write_text(json.dumps(content))
+    monkeypatch.setattr(book, "__file__", str(package / "book.py"))
+    assert book.stored("06_run")[0] == ROWS[:1]
+    beside(ROWS, book.digest(ROWS))
+    assert book.stored("06_run")[0] == ROWS
+
+
+def test_a_run_that_is_not_stored_is_refused(beside):
+    with pytest.raises(ValueError, match="name is 'nothing'; expected a stored run, nothing.json in one of stored, "):
+        book.stored("nothing")
