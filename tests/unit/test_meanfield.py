@@ -142,7 +142,7 @@ def test_the_one_fixed_point_of_tanh_is_found_from_everywhere(q0, w2, b2):
 
 def test_the_variance_of_gelu_may_have_two_fixed_points():
     """It settles on the start's side of the upper one, which repels; near 2.41607 they meet."""
-    for w2, q0 in ((2.3, 0.01), (2.3, 0.15), *((w2, q0) for w2 in (2.415, 2.4155, 2.4159) for q0 in (0.01, 0.03))):
+    for w2, q0 in ((2.3, 0.01), (2.3, 0.15), *((w2, q0) for w2 in (2.415, 2.4159) for q0 in (0.01, 0.02, 0.03))):
         q = settled("gelu", w2, 0.05, q0)
         assert fixed_point(MLP(2, 1, 1, "gelu", w2, 0.05), q0).q == pytest.approx(q, rel=1e-8)
     for w2, q0 in ((2.3, 1.0), (2.42, 0.01)):
