@@ -182,7 +182,8 @@ def _product(
     if len(normals) == m * size:
         w = normals.reshape(m, size)
         return a @ w, a @ a.T, _Dense(w)
-    q, r = jnp.linalg.qr(a.T)
+    # Two of its routines at a time can wait for each other on a CPU with two cores: the next layer's comes after all of this one.
+    q, r = jax.lax.optimization_barrier(jnp.linalg.qr(a.T))
     z, rest = normals[: n * size].reshape(n, size), normals[n * size :].reshape(n, m)
     return r.T @ z, r.T @ r, _Conditioned(q, z, rest)
 
