@@ -109,7 +109,9 @@ def test_a_digest_is_one_of_numbers_not_of_their_order_in_a_row():
     assert book.digest(ROWS[::-1]) != book.digest(ROWS)
 
 
-@pytest.mark.parametrize("edited", [ROWS[:1], ROWS[::-1], [ROWS[0] | {"depth": 4}, ROWS[1]], [ROWS[0] | {"new": 1}, ROWS[1]]], ids=range(4))
+@pytest.mark.parametrize("edited", [
+    ROWS[:1], ROWS[::-1], [ROWS[0] | {"depth": 4}, ROWS[1]], [ROWS[0] | {"new": 1}, ROWS[1]],
+], ids=range(4))  # fmt: skip
 def test_stored_numbers_that_were_edited_are_refused(edited, beside):
     beside(edited, book.digest(ROWS))
     with pytest.raises(ValueError, match=r"stored/06_run.json has numbers of another hash than it says"):
