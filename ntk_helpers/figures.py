@@ -121,9 +121,9 @@ def _data_uri(fig: Figure, kind: str) -> str:
 
 
 def _in_few_colours(png: io.BytesIO) -> bytes:
-    """The picture with a palette of 256 colours, a third of the size."""
+    """The picture with a palette of 96 colours, a third of the size."""
     out = io.BytesIO()
-    Image.open(png).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(out, "PNG", optimize=True)
+    Image.open(png).convert("RGB").quantize(96, dither=Image.Dither.NONE).save(out, "PNG", optimize=True)
     return out.getvalue()
 
 
