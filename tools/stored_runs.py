@@ -37,20 +37,24 @@ SOLVED = 1e-4  # mean squared error at which a training ends
 
 
 def training_cases() -> Iterator[dict]:
-    """Seleznova & Kutyniok 2021, Figs 3, 4, 8, 9 (width 256), some of Figs 10, 11 (widths 128, 512), and some for 10^5 steps."""
+    """Seleznova & Kutyniok 2021, Figs 3, 4, 8, 9 (width 256), 10, 11 (widths 128, 512, at depth 10), and some for 10^5 steps."""
     grid = {"tanh": (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5), "relu": (0.5, 1.0, 1.5, 2.0, 2.5)}
     case = lambda *values: dict(zip(("activation", "sigma_w2", "sigma_b2", "depth", "width", "steps"), values))  # noqa: E731
-    whole = lambda depth, sigma_b2: (case(name, w2, sigma_b2, depth, 256, 10_000) for name, row in grid.items() for w2 in row)  # noqa: E731
+    whole = lambda depth, sigma_b2, width=256: (  # noqa: E731
+        case(name, w2, sigma_b2, depth, width, 10_000) for name, row in grid.items() for w2 in row
+    )
     for sigma_b2 in (0.25, 0.0):
         for depth in (3, 10, 20):
             yield from whole(depth, sigma_b2)
     yield from whole(3, 1.0)
     yield from whole(10, 1.0)
-    telling = (("tanh", 1.0), ("tanh", 3.0), ("relu", 2.0))
-    yield from (case(name, w2, 0.25, 10, width, 10_000) for width in (128, 512) for name, w2 in telling)
-    yield from (case(name, w2, 0.25, 3, 256, 100_000) for name, w2 in (*telling, ("relu", 1.0)))
+    telling = (("tanh", 1.0), ("tanh", 3.0), ("relu", 2.0), ("relu", 1.0))
+    yield from (case(name, w2, 0.25, 3, 256, 100_000) for name, w2 in telling)
     yield from whole(20, 1.0)
     yield from (case(name, w2, 0.25, 10, 256, 100_000) for name, w2 in (("tanh", 1.0), ("relu", 1.0), ("tanh", 3.0)))
+    for sigma_b2 in (0.25, 0.0, 1.0):
+        for width in (128, 512):
+            yield from whole(10, sigma_b2, width)
 
 
 def digits() -> tuple[np.ndarray, np.ndarray]:
