@@ -1,19 +1,21 @@
-"""The chapters' stored runs and generated lines.
+"""The notebooks' stored runs and generated lines, of chapters and appendices.
 
-    python tools/notebooks.py execute [NAME ...]   run chapters (01 is enough of a name) and store the outputs
+    python tools/notebooks.py execute [NAME ...]   run notebooks (01 is enough of a name) and store the outputs
     python tools/notebooks.py links [NAME ...]     rewrite what is generated, after the host changed
     python tools/notebooks.py check [NAME ...]     fail where `links` would change a file
 
-Generated are the line under a chapter's title, the cell that installs the package in Colab,
+Generated are the line under a title, the cell that installs the package in Colab,
 the metadata and the cell ids. The host is `project.urls.Repository` in pyproject.toml.
 """
 
 import argparse
+import importlib.metadata
 import os
 import sys
 import time
 import tomllib
 from collections import Counter
+from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 
@@ -54,11 +56,18 @@ def repository(pyproject: Path = ROOT / "pyproject.toml") -> str:
         return tomllib.load(file)["project"]["urls"]["Repository"].rstrip("/")
 
 
-def first_line(name: str, cpu_seconds: int, host: str) -> str:
-    """Return the line under a chapter's title."""
+def first_line(name: str, stored: dict, host: str) -> str:
+    """Return the line under a notebook's title; `stored` is what is known of the stored run."""
     slug = host.removeprefix("https://github.com/")
     colab = f"https://colab.research.google.com/github/{slug}/blob/main/notebooks/{name}"
-    return f"[Open in Colab]({colab}) · [Download]({name}) · {cpu_seconds} CPU seconds"
+    run = f"{stored['cpu_seconds']} CPU seconds on {stored['date']}, JAX {stored['jax']}"
+    return f"[Open in Colab]({colab}) · [Download]({name}) · {run}"
+
+
+def about_run(cpu_seconds: float) -> NotebookNode:
+    """What is stored of a run: its time, its date, its JAX (the last cell prints all versions)."""
+    today = datetime.now(UTC).date().isoformat()
+    return NotebookNode(cpu_seconds=round(cpu_seconds), date=today, jax=importlib.metadata.version("jax"))
 
 
 def install_source(host: str, compat: bool) -> str:
@@ -76,13 +85,11 @@ def install_source(host: str, compat: bool) -> str:
 
 def refresh(notebook: NotebookNode, name: str, host: str) -> NotebookNode:
     """Return `notebook` in place with its generated lines, metadata and cell ids up to date."""
-    seconds = notebook.metadata.get("ntk_book", {}).get("cpu_seconds")
-    if seconds is None:
-        raise ValueError(f"{name} holds no measured time: run `python tools/notebooks.py execute {name}` first")
-    notebook.metadata = NotebookNode(
-        kernelspec=KERNEL, language_info=LANGUAGE, ntk_book={"cpu_seconds": seconds}
-    )
-    _write_first_line(notebook.cells[0], first_line(name, seconds, host))
+    stored = notebook.metadata.get("ntk_book", {})
+    if not {"cpu_seconds", "date", "jax"} <= set(stored):
+        raise ValueError(f"{name} holds no measured run: run `python tools/notebooks.py execute {name}` first")
+    notebook.metadata = NotebookNode(kernelspec=KERNEL, language_info=LANGUAGE, ntk_book=stored)
+    _write_first_line(notebook.cells[0], first_line(name, stored, host))
     compat = any(cell.cell_type == "code" and "neural_tangents_compat" in cell.source for cell in notebook.cells)
     _write_install_cell(notebook, install_source(host, compat))
     _normalize_cells(notebook.cells)
@@ -148,14 +155,14 @@ def run(notebook: NotebookNode, folder: Path) -> float:
 
 
 def execute(path: Path, host: str) -> None:
-    """Run one chapter and store its outputs, its time and its generated lines."""
+    """Run one notebook and store its outputs, its time and its generated lines."""
     print(path.stem, flush=True)
     notebook = nbformat.read(path, as_version=4)
-    notebook.metadata["ntk_book"] = {"cpu_seconds": 0}
+    notebook.metadata["ntk_book"] = about_run(0)
     refresh(notebook, path.name, host)
     start = time.perf_counter()
     cpu = run(notebook, path.parent)
-    notebook.metadata["ntk_book"] = {"cpu_seconds": round(cpu)}
+    notebook.metadata["ntk_book"] = about_run(cpu)
     path.write_text(text_of(refresh(notebook, path.name, host)), encoding="utf-8")
     print(f"  {cpu:.1f} CPU seconds, {time.perf_counter() - start:.1f} seconds on the clock", flush=True)
 
@@ -166,11 +173,11 @@ def text_of(notebook: NotebookNode) -> str:
 
 
 def chapters(names: list[str], folder: Path) -> list[Path]:
-    """Return the chapters whose names start so; all of them where no name is given."""
-    found = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+    """Return the notebooks whose names start so, chapters first; all of them where no name is given."""
+    found = sorted(folder.glob("*.ipynb"))
     for name in names:
         if not any(path.name.startswith(Path(name).name) for path in found):
-            raise ValueError(f"no chapter is called {name!r}; there are {[path.stem for path in found]}")
+            raise ValueError(f"no notebook is called {name!r}; there are {[path.stem for path in found]}")
     return [path for path in found if not names or path.name.startswith(tuple(Path(name).name for name in names))]
 
 

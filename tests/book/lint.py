@@ -240,9 +240,13 @@ RULES = [
 ]  # fmt: skip
 
 
+APPENDIX_RULES = [executed, clean_outputs, hidden_cells, claims, markdown, time]
+
+
 def lint(chapter: Chapter) -> list[str]:
-    """Return everything that is wrong with a chapter."""
-    return [f"{rule.__name__}: {problem}" for rule in RULES for problem in rule(chapter)]
+    """Return everything that is wrong with a chapter, or with an appendix, which has no number."""
+    rules = RULES if chapter.name[:2].isdigit() else APPENDIX_RULES
+    return [f"{rule.__name__}: {problem}" for rule in rules for problem in rule(chapter)]
 
 
 def citation_keys(bibliography: Path) -> set[str]:

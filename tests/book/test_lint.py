@@ -9,7 +9,7 @@ from lint import RULES, Chapter, citation_keys, lint
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
-CHAPTERS = sorted(path.name for path in NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+CHAPTERS = sorted(path.name for path in NOTEBOOKS.glob("*.ipynb"))
 CLAIM = "✓ the kernel is symmetric: measured 1e-17, expected < 1e-12 [Jacot 2018, Prop. 2]\n"
 ALT = "A falling curve with a grey band around it that gets narrower from left to right."
 

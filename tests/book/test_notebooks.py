@@ -1,6 +1,7 @@
 """tools/notebooks.py: generated lines, normalized files, and runs that are measured."""
 
 import base64
+import importlib.metadata
 import importlib.util
 import subprocess
 import sys
@@ -19,7 +20,7 @@ spec.loader.exec_module(notebooks)
 
 
 def chapter(*cells, seconds=7):
-    metadata = {"ntk_book": {"cpu_seconds": seconds}, "language_info": {"name": "python", "version": "3.11.2"}}
+    metadata = {"ntk_book": {"cpu_seconds": seconds, "date": "2026-11-24", "jax": "0.10.2"}, "language_info": {"name": "python", "version": "3.11.2"}}
     return new_notebook(cells=[new_markdown_cell("# 03 Title"), *cells], metadata=metadata)
 
 
@@ -35,7 +36,7 @@ def test_links_follow_the_host():
     assert notebook.cells[0].source == (
         "# 03 Title\n\n"
         "[Open in Colab](https://colab.research.google.com/github/someone/some-book/blob/main/notebooks/03_title.ipynb)"
-        " · [Download](03_title.ipynb) · 7 CPU seconds"
+        " · [Download](03_title.ipynb) · 7 CPU seconds on 2026-11-24, JAX 0.10.2"
     )
     assert f"git+{HOST}" in notebook.cells[1].source
     moved = notebooks.refresh(notebook, "03_title.ipynb", "https://github.com/other/book")
@@ -75,14 +76,14 @@ def test_what_depends_on_the_run_is_dropped():
 
 
 def test_a_chapter_without_a_run_is_refused():
-    with pytest.raises(ValueError, match="no measured time"):
+    with pytest.raises(ValueError, match="no measured run"):
         notebooks.refresh(new_notebook(cells=[new_markdown_cell("# 03 Title")]), "03_title.ipynb", HOST)
 
 
 def test_unknown_names_are_refused(tmp_path):
     (tmp_path / "03_title.ipynb").touch()
     assert [path.name for path in notebooks.chapters(["03"], tmp_path)] == ["03_title.ipynb"]
-    with pytest.raises(ValueError, match="no chapter is called '04'"):
+    with pytest.raises(ValueError, match="no notebook is called '04'"):
         notebooks.chapters(["04"], tmp_path)
 
 
@@ -95,7 +96,9 @@ def test_a_run_is_stored_and_measured(tmp_path):
     assert [cell.execution_count for cell in notebook.cells[1:]] == [1, 2]
     assert notebook.cells[2].outputs[0].text == "done\n"
     assert 1 <= notebook.metadata.ntk_book.cpu_seconds < 30
-    assert f"{notebook.metadata.ntk_book.cpu_seconds} CPU seconds" in notebook.cells[0].source
+    stored = notebook.metadata.ntk_book
+    assert f"{stored.cpu_seconds} CPU seconds on {stored.date}, JAX {stored.jax}" in notebook.cells[0].source
+    assert stored.jax == importlib.metadata.version("jax")
 
 
 def test_a_failing_run_stores_nothing(tmp_path):

@@ -143,11 +143,11 @@ def test_hidden_code_is_folded_and_its_output_is_not():
 
 
 def test_the_line_under_the_title():
-    line = "[Open in Colab](https://colab.example/x.ipynb) · [Download](01_x.ipynb) · 41 CPU seconds"
+    line = "[Open in Colab](https://colab.example/x.ipynb) · [Download](01_x.ipynb) · 41 CPU seconds on 2026-11-24, JAX 0.10.2"
     [cell] = read(new_markdown_cell(f"# 01 Title\n\n{line}"))
     assert cell.source == (
         "# 01 Title\n\n{.ntk-doors}\n[Open in Colab](https://colab.example/x.ipynb)"
-        " · {download}`Download <01_x.ipynb>` · 41 CPU seconds"
+        " · {download}`Download <01_x.ipynb>` · 41 CPU seconds on 2026-11-24, JAX 0.10.2"
     )
 
 
