@@ -9,3 +9,20 @@ async function reachWideFormulas() {
 }
 window.addEventListener("load", reachWideFormulas);
 window.addEventListener("resize", reachWideFormulas);
+
+// The ledger shows the claims that hold every word asked for.
+function searchLedger() {
+  const search = document.querySelector(".ntk-ledger-search");
+  if (!search) return;
+  const rows = [...document.querySelectorAll(".ntk-ledger tbody tr")].map((row) => [row, row.textContent.toLowerCase()]);
+  const show = () => {
+    const words = search.querySelector("input").value.toLowerCase().split(/\s+/);
+    for (const [row, text] of rows) row.hidden = !words.every((word) => text.includes(word));
+    for (const table of document.querySelectorAll(".ntk-ledger"))
+      table.closest("section").hidden = !table.querySelector("tbody tr:not([hidden])");
+    search.querySelector("output").textContent = `${rows.filter(([row]) => !row.hidden).length} of ${rows.length}`;
+  };
+  search.addEventListener("input", show);
+  show();
+}
+searchLedger();

@@ -6,7 +6,9 @@ from zlib import crc32
 from sphinxcontrib.bibtex.plugin import register_plugin
 
 from . import boxes, mathjax
+from .chapters import ChapterMap, Chapters, CiteAs, Exercises, Objectives, StoredFigure
 from .citations import RoundAuthorYear
+from .ledger import Ledger
 from .numbering import number_by_chapter
 from .slider import Slider
 
@@ -17,7 +19,12 @@ def setup(app) -> dict:
     """Register the extension's parts; the notebook reader is named in conf.py."""
     register_plugin("sphinxcontrib.bibtex.style.referencing", "ntk_author_year", RoundAuthorYear)
     boxes.register(app)
-    app.add_directive("slider", Slider)
+    directives = {
+        "slider": Slider, "ledger": Ledger, "chapter-map": ChapterMap, "chapters": Chapters,
+        "objectives": Objectives, "exercises": Exercises, "stored-figure": StoredFigure, "cite-as": CiteAs,
+    }  # fmt: skip
+    for name, directive in directives.items():
+        app.add_directive(name, directive)
     app.connect("builder-inited", mathjax.require)
     app.connect("env-get-updated", number_by_chapter, priority=600)
     app.connect("html-page-context", _bibliography_roles)
