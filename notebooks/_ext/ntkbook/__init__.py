@@ -6,6 +6,7 @@ from zlib import crc32
 from sphinxcontrib.bibtex.plugin import register_plugin
 
 from . import boxes, mathjax
+from .api import Api
 from .citations import RoundAuthorYear
 from .numbering import number_by_chapter
 from .slider import Slider
@@ -18,6 +19,7 @@ def setup(app) -> dict:
     register_plugin("sphinxcontrib.bibtex.style.referencing", "ntk_author_year", RoundAuthorYear)
     boxes.register(app)
     app.add_directive("slider", Slider)
+    app.add_directive("api", Api)
     app.connect("builder-inited", mathjax.require)
     app.connect("env-get-updated", number_by_chapter, priority=600)
     app.connect("html-page-context", _bibliography_roles)
