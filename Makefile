@@ -81,7 +81,7 @@ $(READY): $(LOCKED) pyproject.toml
 	npm ci --prefix $* --ignore-scripts --no-audit --no-fund
 	@touch $@
 
-$(SITE): $(MATHJAX) $(READY) $(PAGES)
+$(SITE): $(MATHJAX) $(READY) $(PAGES) $(shell find ntk_helpers -name '*.py')
 	@rm -rf notebooks/_build
 	$(PY) -m sphinx -b html -W --keep-going -d notebooks/_build/doctrees notebooks $(HTML)
 	@touch $@

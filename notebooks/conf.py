@@ -28,7 +28,10 @@ exclude_patterns = ["_build", "node_modules", "**.ipynb_checkpoints"]
 templates_path = ["_templates"]
 nitpicky = True
 numfig = math_numfig = True
+myst_heading_anchors = 3
 numfig_format = {"figure": "Figure %s"}
+maximum_signature_line_length = 72
+toc_object_entries_show_parents = "hide"
 
 # Chapters are shown as they are stored; the tests re-execute them.
 nb_execution_mode = "off"

@@ -7,6 +7,7 @@ from sphinxcontrib.bibtex.plugin import register_plugin
 
 from . import boxes, mathjax
 from .chapters import ChapterMap, Chapters, CiteAs, Exercises, Objectives, StoredFigure
+from .api import Api
 from .citations import RoundAuthorYear
 from .ledger import Ledger
 from .numbering import number_by_chapter
@@ -25,6 +26,8 @@ def setup(app) -> dict:
     }  # fmt: skip
     for name, directive in directives.items():
         app.add_directive(name, directive)
+    app.add_directive("slider", Slider)
+    app.add_directive("api", Api)
     app.connect("builder-inited", mathjax.require)
     app.connect("env-get-updated", number_by_chapter, priority=600)
     app.connect("html-page-context", _bibliography_roles)
