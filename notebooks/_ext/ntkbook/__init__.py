@@ -8,6 +8,7 @@ from sphinxcontrib.bibtex.plugin import register_plugin
 from . import boxes, mathjax
 from .citations import RoundAuthorYear
 from .numbering import number_by_chapter
+from .runs import StoredRuns
 from .slider import Slider
 
 __all__ = ["setup"]
@@ -18,6 +19,7 @@ def setup(app) -> dict:
     register_plugin("sphinxcontrib.bibtex.style.referencing", "ntk_author_year", RoundAuthorYear)
     boxes.register(app)
     app.add_directive("slider", Slider)
+    app.add_directive("stored-runs", StoredRuns)
     app.connect("builder-inited", mathjax.require)
     app.connect("env-get-updated", number_by_chapter, priority=600)
     app.connect("html-page-context", _bibliography_roles)
