@@ -11,6 +11,7 @@ the metadata and the cell ids. The host is `project.urls.Repository` in pyprojec
 import argparse
 import importlib.metadata
 import os
+import re
 import sys
 import time
 import tomllib
@@ -64,10 +65,10 @@ def first_line(name: str, stored: dict, host: str) -> str:
     return f"[Open in Colab]({colab}) · [Download]({name}) · {run}"
 
 
-def about_run(cpu_seconds: float) -> NotebookNode:
-    """What is stored of a run: its time, its date, its JAX (the last cell prints all versions)."""
+def about_run(**took: int) -> NotebookNode:
+    """What is stored of a run: what it took, its date, its JAX (the last cell prints all versions)."""
     today = datetime.now(UTC).date().isoformat()
-    return NotebookNode(cpu_seconds=round(cpu_seconds), date=today, jax=importlib.metadata.version("jax"))
+    return NotebookNode(**took, date=today, jax=importlib.metadata.version("jax"))
 
 
 def install_source(host: str, compat: bool) -> str:
@@ -137,8 +138,8 @@ def _merge_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:
     return merged
 
 
-def run(notebook: NotebookNode, folder: Path) -> float:
-    """Execute `notebook` in place and return the CPU seconds (user and system) of its kernel."""
+def run(notebook: NotebookNode, folder: Path) -> dict[str, int]:
+    """Execute `notebook` in place and return what its kernel took: CPU seconds, and on Linux its peak memory in MB."""
     client = NotebookClient(
         notebook, kernel_manager_class=CurrentInterpreter, timeout=CELL_TIMEOUT, record_timing=False,
         coalesce_streams=True, resources={"metadata": {"path": str(folder)}},
@@ -150,21 +151,29 @@ def run(notebook: NotebookNode, folder: Path) -> float:
             client.execute_cell(cell, index, execution_count=number)
             summary = cell.source.strip().partition("\n")[0][:60]
             print(f"  {number:2}/{len(code)}  {time.perf_counter() - start:6.1f} s  {summary}", flush=True)
-        times = psutil.Process(client.km.provisioner.pid).cpu_times()
-    return times.user + times.system + times.children_user + times.children_system
+        pid = client.km.provisioner.pid
+        times, memory = psutil.Process(pid).cpu_times(), peak_memory(pid)
+    return {"cpu_seconds": round(times.user + times.system + times.children_user + times.children_system), **memory}
+
+
+def peak_memory(pid: int) -> dict[str, int]:
+    """The largest resident memory of a process so far; nothing where the system does not say."""
+    status = Path(f"/proc/{pid}/status")
+    peak = re.search(r"^VmHWM:\s+(\d+) kB$", status.read_text(), re.M) if status.exists() else None
+    return {"peak_mb": round(int(peak[1]) * 1024 / 1e6)} if peak else {}
 
 
 def execute(path: Path, host: str) -> None:
     """Run one notebook and store its outputs, its time and its generated lines."""
     print(path.stem, flush=True)
     notebook = nbformat.read(path, as_version=4)
-    notebook.metadata["ntk_book"] = about_run(0)
+    notebook.metadata["ntk_book"] = about_run(cpu_seconds=0)
     refresh(notebook, path.name, host)
     start = time.perf_counter()
-    cpu = run(notebook, path.parent)
-    notebook.metadata["ntk_book"] = about_run(cpu)
+    took = run(notebook, path.parent)
+    notebook.metadata["ntk_book"] = about_run(**took)
     path.write_text(text_of(refresh(notebook, path.name, host)), encoding="utf-8")
-    print(f"  {cpu:.1f} CPU seconds, {time.perf_counter() - start:.1f} seconds on the clock", flush=True)
+    print(f"  {took}, {time.perf_counter() - start:.1f} seconds on the clock", flush=True)
 
 
 def text_of(notebook: NotebookNode) -> str:

@@ -11,6 +11,7 @@ from .api import Api
 from .citations import RoundAuthorYear
 from .ledger import Ledger
 from .numbering import number_by_chapter
+from .runs import StoredRuns
 from .slider import Slider
 
 __all__ = ["setup"]
@@ -28,6 +29,7 @@ def setup(app) -> dict:
         app.add_directive(name, directive)
     app.add_directive("slider", Slider)
     app.add_directive("api", Api)
+    app.add_directive("stored-runs", StoredRuns)
     app.connect("builder-inited", mathjax.require)
     app.connect("env-get-updated", number_by_chapter, priority=600)
     app.connect("html-page-context", _bibliography_roles)
