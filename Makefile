@@ -14,12 +14,14 @@ MATHJAX := notebooks/node_modules/.package-lock.json
 BROWSER := tests/site/node_modules/.package-lock.json
 HTML    := notebooks/_build/html
 SITE    := $(HTML)/index.html
+PDF     := notebooks/_build/ntk-book.pdf
+OFFLINE := notebooks/_build/ntk-book-offline.zip
 PAGES   := $(shell find notebooks -type d \( -name node_modules -o -name _build -o -name '.*' -o -name __pycache__ \) -prune -o -type f -print)
 NBVAL   := --nbval --nbval-current-env --nbval-sanitize-with tests/book/sanitize.cfg --dist loadscope
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help book site test lab execute links lock bench clean
+.PHONY: help book site pdf offline test lab execute links lock bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -29,6 +31,10 @@ book: $(SITE) ## build the site from the stored outputs and serve it on this mac
 	@$(PY) tools/serve.py $(HTML) $(PORT)
 
 site: $(SITE) ## build the site, warnings as errors, without serving it
+
+pdf: $(PDF) ## print the book to notebooks/_build/ntk-book.pdf (needs Chromium)
+
+offline: $(OFFLINE) ## pack the site into notebooks/_build/ntk-book-offline.zip, to be read without a server
 
 test: $(MATHJAX) $(BROWSER) $(READY) ## page lint, unit tests, the site in a browser, every chapter re-executed
 	$(PY) -m pytest tests/book tests/unit/test_project.py
@@ -85,3 +91,9 @@ $(SITE): $(MATHJAX) $(READY) $(PAGES) $(shell find ntk_helpers -name '*.py')
 	@rm -rf notebooks/_build
 	$(PY) -m sphinx -b html -W --keep-going -d notebooks/_build/doctrees notebooks $(HTML)
 	@touch $@
+
+$(PDF): $(SITE) $(BROWSER) tools/pdf.py tools/pdf.mjs
+	$(PY) tools/pdf.py $(HTML) $@
+
+$(OFFLINE): $(SITE) tools/offline.py
+	$(PY) tools/offline.py $(HTML) $@

@@ -1,0 +1,164 @@
+"""The book on paper: the joined page of the whole book, and the PDF of two chapters and the bibliography."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from bs4 import BeautifulSoup
+
+HERE = Path(__file__).resolve().parent
+TOOLS = HERE.parents[1] / "tools"
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
+PAGES = ["01_neural_tangent_kernel", "06_exploding_vanishing", "bibliography"]
+sys.path.insert(0, str(TOOLS))
+
+import pdf as tool  # noqa: E402
+
+browser = pytest.mark.skipif(
+    not (CHROMIUM and shutil.which("node") and (HERE / "node_modules").is_dir()),
+    reason="needs Chromium, Node.js, and `npm ci --ignore-scripts` in tests/site",
+)
+poppler = pytest.mark.skipif(not shutil.which("pdftotext"), reason="no pdftotext: install poppler-utils to check the text of the PDF")
+
+
+def run(*command):
+    environment = {**os.environ, "CHROMIUM": CHROMIUM or ""}
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+
+
+@pytest.fixture(scope="module")
+def joined(site):
+    return BeautifulSoup(tool.book(site, []), "html.parser")
+
+
+@pytest.fixture(scope="module")
+def printed(site, tmp_path_factory):
+    """The PDF as Chromium writes it: its objects are plain text, only streams are compressed."""
+    out = tmp_path_factory.mktemp("pdf") / "book.pdf"
+    result = run(sys.executable, TOOLS / "pdf.py", site, out, *PAGES)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return out
+
+
+def strings(key, data):
+    """The strings under a key: in brackets, with escapes, or hexadecimal."""
+    for plain, digits in re.findall(rf"/{key} (?:\(((?:[^\\()]|\\.)*)\)|<([0-9A-Fa-f]+)>)", data, re.S):
+        raw = bytes.fromhex(digits) if digits else re.sub(r"\\(.)", r"\1", plain).encode("latin1")
+        yield raw.decode("utf-16") if raw[:2] == b"\xfe\xff" else raw.decode("latin1")
+
+
+def bookmarks(data):
+    """The titles of the outline in reading order; each entry names its first child and its next neighbour."""
+    entries = {number: body for number, body in re.findall(r"^(\d+) 0 obj\s(.*?)^endobj", data, re.S | re.M)}
+    linked = re.compile(r"/(First|Next) (\d+) 0 R")
+    (root,) = [body for body in entries.values() if body.startswith("<</Type /Outlines")]
+    stack = [dict(linked.findall(root))["First"]]
+    while stack:
+        body = entries[stack.pop()]
+        yield from strings("Title", body)
+        links = dict(linked.findall(body))
+        stack += [links[key] for key in ("Next", "First") if key in links]
+
+
+def headings(site, page):
+    article = BeautifulSoup((site / f"{page}.html").read_text(encoding="utf-8"), "html.parser").find("article")
+    for heading in article.find_all(["h1", "h2"]):
+        heading.find(class_="headerlink").decompose()
+        if not heading.find(class_="math"):
+            yield " ".join(heading.get_text().split())
+
+
+def test_ids_are_unique_in_the_whole_book(joined):
+    ids = [tag["id"] for tag in joined.find_all(id=True)]
+    assert len(ids) == len(set(ids)) > 500
+
+
+def test_links_within_the_book_lead_somewhere(joined):
+    ids = {tag["id"] for tag in joined.find_all(id=True)}
+    links = [anchor["href"] for anchor in joined.find_all("a", href=True)]
+    assert not [link for link in links if link.startswith("#") and link[1:] not in ids]
+    assert not [link for link in links if not link.startswith(("#", "https://"))]
+
+
+def test_the_book_has_every_page_of_the_navigation_in_order(site, joined):
+    pages = [page for page, _ in tool.contents(site)]
+    assert {path.stem for path in site.glob("[0-9][0-9]_*.html")} <= set(pages)
+    articles = [article["id"] for article in joined.find_all("article", id=True)]
+    assert [page for page in articles if page not in ("index", "solutions")] == pages
+
+
+def test_every_exercise_leads_to_its_solution_and_back(site, joined):
+    exercises = joined.select("article:not(#solutions) .ntk-exercise")
+    assert len(exercises) == sum(path.read_text(encoding="utf-8").count('class="ntk-solution"') for path in site.glob("*.html"))
+    for exercise in exercises:
+        heading = joined.find(id=exercise.select_one(".to-solution a")["href"][1:])
+        assert heading.a["href"] == f"#{exercise['id']}"
+        assert "ntk-solution" in heading.find_next_sibling()["class"]
+    assert not joined.select("details:not([open])")
+
+
+def test_a_slider_becomes_two_or_three_labelled_pictures(joined):
+    sliders = joined.select(".ntk-slider")
+    assert sliders and not joined.find_all("input")
+    for slider in sliders:
+        assert 2 <= len(slider.select(".frame img:not([hidden])")) == len({p.get_text() for p in slider.select(".frame p")}) <= 3
+
+
+@browser
+def test_bookmarks_are_the_chapters_and_their_sections(site, printed):
+    data = printed.read_bytes().decode("latin1")
+    expected = [heading for page in PAGES for heading in headings(site, page)]
+    assert len(expected) > 20
+    found = list(bookmarks(data))
+    remaining = iter(found)
+    assert not [heading for heading in expected if heading not in remaining]  # all of them, in this order
+    assert "Solutions" in found
+
+
+@browser
+def test_it_has_the_pages_that_two_chapters_take(printed):
+    data = printed.read_bytes()
+    assert 30 < len(re.findall(rb"/Type /Page\s", data)) < 70
+    assert len(data) < 8e6
+
+
+@browser
+def test_formulas_are_described_by_their_tex(site, printed):
+    described = list(strings("Alt", printed.read_bytes().decode("latin1")))
+    assert r"\Theta(x, x')" in described
+    formulas = sum((site / f"{page}.html").read_text(encoding="utf-8").count('<span class="math ') for page in PAGES)
+    assert len(described) > formulas > 300
+
+
+@browser
+@poppler
+def test_text_and_formulas_can_be_selected(printed):
+    pages = run("pdftotext", "-layout", printed, "-").stdout.split("\f")
+    text = "\n".join(pages)
+    assert "𝜎" in text and "Θ" in text and "∇" in text
+    assert "measured" in text and "\\(" not in text and "mjx" not in text
+    assert "The NTK Book" in pages[0]
+
+
+@browser
+@poppler
+def test_the_table_of_contents_has_the_right_pages(site, printed):
+    pages = run("pdftotext", "-layout", printed, "-").stdout.split("\f")
+    (number,) = re.findall(r"06 Exploding, vanishing and critical gradients\W+(\d+)", " ".join(pages[2].split()))
+    assert "06 Exploding, vanishing" in pages[int(number) - 1] and "You will learn" in pages[int(number) - 1]
+
+
+@browser
+def test_what_would_look_wrong_on_paper_is_an_error(site, tmp_path):
+    bad = r"""<p><span class="math">\(\nosuch\)</span></p><div style="width: 400mm">wide</div>
+      <a href="#nowhere">lost</a><img src="missing.png"></body>"""
+    page = tmp_path / "bad.html"
+    page.write_text(tool.book(site, ["03_linearization"]).replace("</body>", bad), encoding="utf-8")
+    result = run("node", TOOLS / "pdf.mjs", page.as_uri(), tmp_path / "bad.pdf")
+    assert result.returncode == 1
+    kinds = [line.partition(":")[0] for line in result.stderr.splitlines()]
+    assert kinds == ["formula", "no picture", "no target", "too wide"]
