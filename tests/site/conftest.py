@@ -11,6 +11,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from bs4 import BeautifulSoup
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -36,6 +37,12 @@ def build(tmp_path_factory):
 def site(build):
     """The folder of the built site."""
     return build()
+
+
+@pytest.fixture(scope="session")
+def pages(site):
+    """The site's pages by name, parsed; a test leaves them as they are."""
+    return {path.name: BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser") for path in sorted(site.glob("*.html"))}
 
 
 class Quiet(SimpleHTTPRequestHandler):

@@ -11,11 +11,6 @@ CHAPTERS = sorted(path.stem for path in NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
 LOADED = {"stylesheet", "icon", "preload", "modulepreload", "prefetch", "preconnect", "dns-prefetch", "manifest"}
 
 
-@pytest.fixture(scope="module")
-def pages(site):
-    return {path.name: BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser") for path in site.glob("*.html")}
-
-
 def loaded_by(page):
     """Yield the addresses that a browser loads when it opens the page."""
     for tag in page.find_all(["script", "img", "source", "iframe", "embed", "audio", "video", "track"]):

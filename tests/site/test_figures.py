@@ -3,27 +3,24 @@
 import re
 
 import pytest
-from bs4 import BeautifulSoup
 from PIL import Image
 
 NAMES_ITSELF = re.compile(r"(?:an? |the )?(?:figure|plot of|graph of|image|picture|photo|diagram of|screenshot)\b", re.I)
 # What an eye sees: positions, shapes, colours, motion, and parts of a plot.
 SEEN = re.compile(
-    r"\b(?:left|right|top|bottom|above|below|inside|outside|between|beside|along|across|middle|axis|axes|curves?|lines?|dots?|points?|bars?|"
+    r"\b(?:left|right|top|bottom|above|below|inside|outside|between|beside|along|across|middle|axis|axes|"
+    r"curves?|lines?|dots?|points?|bars?|"
     r"bands?|bends?|panels?|dashed|dotted|solid|straight|colou?rs?|dark|bright|pale|black|grey|white|blue|orange|green|red|ris(?:e|es|ing)|"
-    r"f[ae]lls?|falling|drops?|grows?|shrinks?|flat|steep|peaks?|valleys?|slopes?|lies?|cross(?:es)?|heat maps?|histograms?|tables?|boxes|arrows?|circles?)\b",
+    r"f[ae]lls?|falling|drops?|grows?|shrinks?|flat|steep|peaks?|valleys?|slopes?|lies?|cross(?:es)?|"
+    r"heat maps?|histograms?|tables?|boxes|arrows?|circles?)\b",
     re.I,
 )
 
 
 @pytest.fixture(scope="module")
-def pictures(site):
+def pictures(pages):
     """Pairs of a page's name and an <img> of its text."""
-    return [
-        (path.name, image)
-        for path in sorted(site.glob("*.html"))
-        for image in BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser").select("article img")
-    ]
+    return [(name, image) for name, page in pages.items() for image in page.select("article img")]
 
 
 def caption(image):

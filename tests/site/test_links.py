@@ -5,19 +5,11 @@ import tomllib
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-import pytest
-from bs4 import BeautifulSoup
-
 ROOT = Path(__file__).resolve().parents[2]
 KIND = "Algorithm|Corollary|Definition|Example|Exercise|Figure|Lemma|Proposition|Remark|Theorem"
 NUMBER = re.compile(rf"(?:{KIND}) \d+\.\d+|\(\d+\.\d+\)")
 OWN = re.compile(r"(?:Definition|Exercise|Figure) \d+\.\d+")  # papers have theorems with such numbers, too
 TITLES = ".caption-number, .ntk-box-kind, .eqno"
-
-
-@pytest.fixture(scope="module")
-def pages(site):
-    return {path.name: BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser") for path in site.glob("*.html")}
 
 
 def links(pages):
@@ -35,7 +27,7 @@ def resolve(pages, name, href):
 
 
 def test_internal_links_lead_somewhere(site, pages):
-    internal = [(name, a["href"]) for name, a in links(pages) if not urlsplit(a["href"]).netloc and not urlsplit(a["href"]).scheme]
+    internal = [(name, anchor["href"]) for name, anchor in links(pages) if not re.match(r"(?:[a-z]+:|//)", anchor["href"])]
     files = {unquote(urlsplit(href).path) for _name, href in internal}
     assert not [file for file in files if file and not (site / file).exists()]
     anchors = [(name, href) for name, href in internal if urlsplit(href).fragment]
@@ -52,7 +44,7 @@ def test_numbers_in_links_are_those_of_their_targets(pages):
         count += 1
         target = resolve(pages, name, anchor["href"])
         title = target and (target.select_one(TITLES) or target)
-        if title is None or not title.get_text().strip().rstrip("#").strip() == text:
+        if title is None or title.get_text().strip().removesuffix("#") != text:
             wrong.append((name, text, anchor["href"]))
     assert count > 50
     assert not wrong
@@ -68,7 +60,7 @@ def test_numbers_in_the_text_are_links(pages):
 
 
 def test_citations_lead_to_the_bibliography(pages):
-    cited = [(name, a) for name, a in links(pages) if re.search(r"#cite-", a["href"]) and not a.find_parent("article") is None]
+    cited = [(name, anchor) for name, anchor in links(pages) if "#cite-" in anchor["href"]]
     assert len(cited) > 100
     for name, anchor in cited:
         entry = resolve(pages, name, anchor["href"])

@@ -3,30 +3,34 @@
 import re
 
 import pytest
-from bs4 import BeautifulSoup
 
 
-def wanted(site):
-    """Return pairs of a word and the page where it must be found: a word of a title in each chapter, names in the API."""
+NOWHERE = "xyzzyxyzzy"
+
+
+@pytest.fixture(scope="module")
+def wanted(pages):
+    """Pairs of a word and the page where it must be found: a word of a section's title in each chapter, names in the API."""
     pairs = []
-    for path in sorted(site.glob("[0-9][0-9]_*.html")):
-        titles = [title.get_text() for title in BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser").select("article h2")]
-        pairs.append((max(re.findall(r"[a-z]+", " ".join(titles[1:-2])), key=len), path.name))
-    if (site / "api.html").exists():
+    for name, page in pages.items():
+        if re.match(r"\d\d_", name):
+            titles = " ".join(title.get_text() for title in page.select("article h2")[1:-2])
+            pairs.append((max(re.findall(r"[a-z]+", titles), key=len), name))
+    if "api.html" in pages:
         pairs += [(name, "api.html") for name in ("empirical_ntk", "nngp", "MLP")]
     return pairs
 
 
 @pytest.fixture(scope="module")
-def results(site, in_browser):
-    words = [word for word, _ in wanted(site)]
-    return dict(zip(words, in_browser("search.mjs", "index.html", *words, "xyzzyxyzzy"), strict=False))
+def results(wanted, in_browser):
+    words = [word for word, _page in wanted] + [NOWHERE]
+    return dict(zip(words, in_browser("search.mjs", "index.html", *words), strict=True))
 
 
-def test_search_finds_the_page(results, site):
-    missed = {word: results[word]["pages"] for word, page in wanted(site) if page not in results[word]["pages"]}
+def test_search_finds_the_page(results, wanted):
     assert len(results) >= 8
-    assert not missed
+    assert not {word: results[word]["pages"] for word, page in wanted if page not in results[word]["pages"]}
+    assert results[NOWHERE]["pages"] == []
 
 
 @pytest.mark.parametrize("kind", ["errors", "axe"])

@@ -40,8 +40,9 @@ def copy(app, exception) -> None:
 def preload(app, pagename, templatename, context, doctree) -> None:
     """Fetch MathJax's parts at once, and not each when the one before it asks for it."""
     if any(str(file.filename).endswith("mathjax/startup.js") for file in context.get("script_files", ())):
-        parts = (f"_static/mathjax/{part}" for part in [*PARTS[1:], "newcm/chtml.js"])
-        context["metatags"] += "".join(f'<link rel="preload" as="script" href="{context["pathto"](part, 1)}">\n' for part in parts)
+        for part in [*PARTS[1:], "newcm/chtml.js"]:
+            address = context["pathto"](f"_static/mathjax/{part}", 1)
+            context["metatags"] += f'<link rel="preload" as="script" href="{address}">\n'
 
 
 def require(app) -> None:

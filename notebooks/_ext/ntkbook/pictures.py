@@ -54,7 +54,7 @@ def _at_1x(file: Path) -> Path:
 def _lightest(picture: Image.Image, in_few_colours: Image.Image, quality: int) -> bytes:
     """Return the smaller of two WebP files: lossy, at a quality without visible loss, or in few colours, lossless."""
     lossy, lossless = BytesIO(), BytesIO()
-    picture.save(lossy, "WEBP", quality=quality, method=6)
+    picture.save(lossy, "WEBP", quality=quality)
     in_few_colours.convert("RGB").save(lossless, "WEBP", lossless=True)
     return min(lossless.getvalue(), lossy.getvalue(), key=len)
 
