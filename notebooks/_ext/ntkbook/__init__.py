@@ -8,6 +8,7 @@ from sphinxcontrib.bibtex.plugin import register_plugin
 from . import boxes, mathjax
 from .chapters import ChapterMap, Chapters, CiteAs, Exercises, Objectives, StoredFigure
 from .api import Api
+from . import boxes, icons, mathjax, pictures
 from .citations import RoundAuthorYear
 from .ledger import Ledger
 from .numbering import number_by_chapter
@@ -33,7 +34,10 @@ def setup(app) -> dict:
     app.connect("builder-inited", mathjax.require)
     app.connect("env-get-updated", number_by_chapter, priority=600)
     app.connect("html-page-context", _bibliography_roles)
+    app.connect("html-page-context", mathjax.preload, priority=900)
+    app.connect("html-page-context", pictures.offer)
     app.connect("build-finished", mathjax.copy)
+    app.connect("build-finished", icons.keep_used)
     sources = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
     # A change here reads every chapter again.
     return {"env_version": crc32(sources), "parallel_read_safe": True, "parallel_write_safe": True}
