@@ -19,11 +19,11 @@ NBVAL   := --nbval --nbval-current-env --nbval-sanitize-with tests/book/sanitize
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help book site test lab execute links lock bench clean
+.PHONY: help book site test lab execute links lock bench colab clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
-	@echo 'Settings: CHAPTER=01_neural_tangent_kernel (execute), PORT=8000 (book), PYTHON=python3.12 VENV=.venv-3.12.'
+	@echo 'Settings: CHAPTER=01_neural_tangent_kernel (execute, colab), PORT=8000 (book), PYTHON=python3.12 VENV=.venv-3.12.'
 
 book: $(SITE) ## build the site from the stored outputs and serve it on this machine
 	@$(PY) tools/serve.py $(HTML) $(PORT)
@@ -55,6 +55,9 @@ lock: ## resolve requirements.lock anew (needs uv)
 
 bench: $(READY) ## time the kernels against neural-tangents and print the ratios
 	$(PY) -m pytest tests/benchmarks --benchmark-columns=min,median,rounds --benchmark-sort=name
+
+colab: $(READY) ## run the chapters as Colab would; one chapter: CHAPTER=name (needs python3.12)
+	$(PY) -m pytest tests/colab -k '$(CHAPTER)'
 
 clean: ## remove everything that make made
 	rm -rf $(VENV) notebooks/_build notebooks/node_modules tests/site/node_modules .pytest_cache .hypothesis .benchmarks
