@@ -38,6 +38,7 @@ test: $(MATHJAX) $(BROWSER) $(READY) ## page lint, unit tests, the site in a bro
 	@echo 'make test: page lint, unit tests, site and every chapter passed.'
 
 lab: $(READY) ## open the chapters in JupyterLab
+	$(PY) -m jupyter trust notebooks/*.ipynb # or JupyterLab stops the sliders
 	$(PY) -m jupyterlab notebooks
 
 execute: $(READY) ## execute the chapters and store their outputs; one chapter: CHAPTER=name
