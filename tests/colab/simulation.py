@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import nbformat
+import psutil
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
@@ -30,12 +31,13 @@ class Run:
     after: set[str] = field(default_factory=set)
     install_seconds: float = 0.0
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
     error: str | None = None
     differences: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         added = " ".join(sorted(self.after - self.before))
-        return f"install {self.install_seconds:.0f} s, then {self.seconds:.0f} s; added {added}"
+        return f"install {self.install_seconds:.0f} s, then {self.seconds:.0f} s ({self.cpu_seconds:.0f} CPU seconds); added {added}"
 
 
 def pip(python: Path, *arguments) -> str:
@@ -52,7 +54,7 @@ def installed(python: Path) -> set[str]:
 def make_base(python: str, folder: Path) -> Path:
     """Make an environment with what Colab has."""
     subprocess.run([python, "-m", "venv", folder], check=True)
-    pip(folder / "bin" / "python", "install", "-r", Path(__file__).with_name("colab.txt"))
+    pip(folder / "bin" / "python", "install", "--upgrade", "-r", Path(__file__).with_name("colab.txt"))
     return folder
 
 
@@ -112,6 +114,8 @@ def run_chapter(name: str, folder: Path, python: Path, hosting: Path) -> Run:
                 run.seconds += timed(lambda: runner.execute_cell(notebook.cells[i], i))  # noqa: B023
         except CellExecutionError as error:
             run.error = str(error)
+        times = psutil.Process(runner.km.provisioner.pid).cpu_times()
+        run.cpu_seconds = times.user + times.system
     kept = [i for i in rest if "nbval-ignore-output" not in notebook.cells[i].metadata.get("tags", [])]
     run.differences = [line for i in kept for line in differences(stored.cells[i], notebook.cells[i])]
     return run
