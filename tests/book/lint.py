@@ -55,7 +55,8 @@ class Chapter:
 
     @cached_property
     def prose(self) -> str:
-        return "\n\n".join(cell.source for cell in self.notebook.cells if cell.cell_type == "markdown")
+        written = [cell for cell in self.notebook.cells if cell.cell_type == "markdown" and "colab-only" not in tags(cell)]
+        return "\n\n".join(cell.source for cell in written)
 
     @cached_property
     def pictures(self) -> list["Figure"]:

@@ -166,6 +166,7 @@ def test_claims_are_numbered_through_the_chapter():
 
 def test_colab_cells_are_left_out():
     assert read(new_code_cell("install", metadata={"tags": ["colab-only"]})) == []
+    assert read(new_markdown_cell('- <a id="cite-x"></a>', metadata={"tags": ["colab-only"]})) == []
 
 
 def test_hidden_code_is_folded_and_its_output_is_not():

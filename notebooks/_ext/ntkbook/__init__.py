@@ -5,10 +5,9 @@ from zlib import crc32
 
 from sphinxcontrib.bibtex.plugin import register_plugin
 
-from . import boxes, mathjax
-from .chapters import ChapterMap, Chapters, CiteAs, Exercises, Objectives, StoredFigure
-from .api import Api
 from . import boxes, icons, mathjax, pictures
+from .api import Api
+from .chapters import ChapterMap, Chapters, CiteAs, Exercises, Objectives, StoredFigure
 from .citations import RoundAuthorYear
 from .ledger import Ledger
 from .numbering import number_by_chapter
@@ -25,12 +24,10 @@ def setup(app) -> dict:
     directives = {
         "slider": Slider, "ledger": Ledger, "chapter-map": ChapterMap, "chapters": Chapters,
         "objectives": Objectives, "exercises": Exercises, "stored-figure": StoredFigure, "cite-as": CiteAs,
+        "api": Api, "stored-runs": StoredRuns,
     }  # fmt: skip
     for name, directive in directives.items():
         app.add_directive(name, directive)
-    app.add_directive("slider", Slider)
-    app.add_directive("api", Api)
-    app.add_directive("stored-runs", StoredRuns)
     app.connect("builder-inited", mathjax.require)
     app.connect("env-get-updated", number_by_chapter, priority=600)
     app.connect("html-page-context", _bibliography_roles)
