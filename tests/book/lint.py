@@ -20,6 +20,7 @@ SECTIONS = ["When this fails", "Summary", "Exercises", "References"]
 CLAIM = re.compile(r"✓ \S.*: measured \S[^,]*, expected \S.* \[\s*\S.*\]")
 EXERCISE = re.compile(r"\*\*Exercise \(.+?\)\.\*\* <a id=\"ex-[\w-]+\"></a>")
 LEVEL = re.compile(r"\n\n\*Level [123], [1-9]\d? minutes\.\*\Z")
+INNER_BOX = re.compile(r"(?<=\n)\*\*[A-Z][a-z]+(?: \(.+?\))?\.\*\*[ \t]*<a id=\"([\w-]+)\"></a>")
 CITATION = re.compile(r"\(#cite-([\w-]+)\)")
 BROKEN_MARKDOWN = {
     r"\\bm\b": r"\bm is unknown to MathJax, write \boldsymbol",
@@ -213,6 +214,9 @@ def markdown(chapter: Chapter) -> Iterator[str]:
     for pattern, reason in BROKEN_MARKDOWN.items():
         for match in re.finditer(pattern, chapter.prose, re.M):
             yield f"{match[0]!r}: {reason}"
+    for cell in chapter.notebook.cells:
+        if cell.cell_type == "markdown" and (label := INNER_BOX.search(cell.source)):
+            yield f"{label[1]} is not at the start of its cell, so it would be no box"
     for header in re.findall(r"^\|(.*)\|[ \t]*\n\|[-:| \t]+\|[ \t]*$", chapter.prose, re.M):
         if not all(cell.strip() for cell in header.split("|")):
             yield f"table column without a heading: {header.strip()!r}"

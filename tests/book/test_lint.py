@@ -173,6 +173,7 @@ DEFECTS = [
     ("markdown", replace("## A section", "\n\n", "\n\n```{note}\n"), "directive"),
     ("markdown", replace("## A section", "Why", "{cite:t}`x`"), "role"),
     ("markdown", replace("## A section", "\n\n", "\n\n> $$\n"), "stray"),
+    ("markdown", replace("## A section", "\n\n", '\n\n**Theorem (A).** <a id="thm-03-a"></a> B.\n\n'), "no box"),
     ("markdown", replace("## A section", "\n\n", "\n$$x = 1.$$\n"), "lines of their own"),
     ("markdown", replace("## A section", "00_start.ipynb", "09_x.ipynb"), "09_x.ipynb"),
     ("markdown", replace("## A section", "\n\n", "\n\n| | question |\n|---|---|\n| 1 | 2 |\n\n"), "without a heading"),
