@@ -35,7 +35,10 @@ def ntk_moments(net: MLP, x: Float[Array, "n d"]) -> NTKMoments:
     n units multiplies $A$ and $\Delta$ by $s^2 n \mu_2$ on average, and $A^2$ and $\Delta^2$ by $s^4 (n(n-1)\mu_2^2 + 3n\mu_4)$, that is $s^4 n(n+5)/4$. For $l < k$ the factors $A_{k-1}$ and
     $\Delta_l$ share the layers between: $E[A_{k-1}\Delta_l]$ sums $E[|u|^2|v|^2]$ over pairs of vectors that pass through the same layers,
 
-    $$X = E[|u|^2|v|^2],\ Y = E[(u^\top v)^2]:\quad X' = s^4\left((n(n-1)\mu_2^2 + n\mu_4) X + 2n\mu_4 Y\right),\quad Y' = s^4\left(n\mu_4 X + (n(n-1)\mu_2^2 + 2n\mu_4) Y\right).$$
+    $$\begin{aligned}
+    X &= E[|u|^2|v|^2], & X' &= s^4\left((n(n-1)\mu_2^2 + n\mu_4) X + 2n\mu_4 Y\right), \\
+    Y &= E[(u^\top v)^2], & Y' &= s^4\left(n\mu_4 X + (n(n-1)\mu_2^2 + 2n\mu_4) Y\right).
+    \end{aligned}$$
 
     A layer of ReLU whose n units are all off, with probability $2^{-n}$, switches off those above it: this is in the moments, too. Takes O(L)
     operations. Limits at large width and depth: Hanin & Nica (2020), Seleznova & Kutyniok (2022). Raises `ValueError` for an activation that is not

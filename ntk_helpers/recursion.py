@@ -86,7 +86,7 @@ def _affine(net: MLP, pairs: Pairs) -> Pairs:
 
 
 def norm(q1: Array, q2: Array) -> Array:
-    """sqrt(q1 q2), (n1, n2)."""
+    r"""$\sqrt{q_1 q_2}$, (n1, n2)."""
     return safe_sqrt(q1)[:, None] * safe_sqrt(q2)
 
 

@@ -40,8 +40,10 @@ def sample_ntk(
     The law is that of `empirical_ntk(net, net.init(key, d), x, output="trace")` at any width, with no approximation
     but rounding, of relative size n·eps. With $A$ (n, m) the inputs of a layer, $D$ (n, p) the derivatives of the outputs in its preactivations $H$, and $s^2 = \sigma_w^2/m$,
 
-    $$\Theta = \sum_l (w_l^2 A_l A_l^\top + b^2) \circ D_l D_l^\top, \quad H = s A W + \sigma_b \mathbf 1 \beta^\top, \quad
-    D_{l-1} = s\,(D W^\top) \circ \phi'(H_{l-1})$$
+    $$\begin{aligned}
+    \Theta &= \sum_l (w_l^2 A_l A_l^\top + b^2) \circ D_l D_l^\top, \\
+    H &= s A W + \sigma_b \mathbf 1 \beta^\top, \quad D_{l-1} = s\,(D W^\top) \circ \phi'(H_{l-1})
+    \end{aligned}$$
 
     with $w_l$, $b$ from `net.scales` and $\circ$ by entries. $W$ (m, p) is standard normal and enters by two products:
 

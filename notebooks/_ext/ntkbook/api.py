@@ -39,13 +39,16 @@ class Api(SphinxDirective):
         return found
 
     def _finish(self, kind: str, signature: addnodes.desc_signature) -> None:
-        """Link the types that are ours, and no others; link the source."""
+        """Link the types that are ours, and no others; one line for each argument of many; link the source."""
         for reference in list(signature.findall(addnodes.pending_xref)):
             full = public_names().get(reference["reftarget"])
             if full:
                 reference["reftarget"] = full
             else:
                 reference.replace_self(reference.children)
+        for parameters in signature.findall(addnodes.desc_parameterlist):
+            if parameters.attributes.pop("multi_line_parameter_list", False):  # Sphinx would make a list without terms of them
+                signature["classes"].append("ntk-long")
         path, node, _ = definition(signature["module"], signature["fullname"])
         self.env.note_dependency(str(path))
         if kind != "attribute":
