@@ -1,0 +1,36 @@
+// Formulas first, then every slide to its size, then reveal.js: what is measured is what is shown.
+const SMALLEST = 60; // per cent of the usual size
+
+function overflows(slide) {
+  const wide = (element) => element.scrollWidth > element.clientWidth + 1;
+  return slide.scrollHeight > slide.clientHeight + 1 || wide(slide)
+    || [...slide.querySelectorAll('mjx-container[display="true"], pre, table')].some((element) =>
+      wide(element) || element.offsetWidth > slide.clientWidth);
+}
+
+function fit(slide) {
+  let size = 100;
+  while (overflows(slide) && size > SMALLEST) slide.style.fontSize = `${(size -= 5)}%`;
+  if (size < 100) slide.dataset.size = size;
+}
+
+// With the mouse a slider gives the arrow keys back to the slides; by keyboard it keeps them.
+function sliders() {
+  for (const input of document.querySelectorAll(".ntk-slider input"))
+    input.addEventListener("pointerup", () => input.blur());
+}
+
+async function start() {
+  await MathJax.startup.promise;
+  await document.fonts.ready;
+  document.querySelectorAll(".slides > section > section").forEach(fit);
+  document.querySelector(".reveal").classList.remove("measuring");
+  sliders();
+  await Reveal.initialize({
+    width: 1280, height: 720, margin: 0, center: false, hash: true,
+    transition: "none", slideNumber: "c/t", plugins: [RevealNotes],
+  });
+}
+
+MathJax.tex.inlineMath = [["$", "$"]];
+document.head.append(Object.assign(document.createElement("script"), { src: "_static/mathjax/startup.js", onload: start }));
