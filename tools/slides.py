@@ -7,32 +7,29 @@ point: a cell of at most six short lines, in sight in the chapter, that ends in 
 """
 
 import json
-import math
 import re
 import shutil
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import nbformat
-from markdown_it import MarkdownIt
-from mdit_py_plugins.dollarmath import dollarmath_plugin
 from nbconvert import SlidesExporter
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from ntkbook import mathjax, outputs
-from ntkbook.markdown import ADMONITIONS, BOX, BOXES, CITATION, CODE, EQUATION, HEADING, REFERENCE
+from ntkbook.markdown import ADMONITIONS, BOX, BOXES
 from pygments.formatters import HtmlFormatter
+from slide_text import (
+    SLIDE_LINES, Block, blocks, claim_height, first_sentences, height, last_sentence, list_items, numbers, pack, readable,
+    row_height, sentences,
+)  # fmt: skip
 
 __all__ = ["deck", "numbers", "write"]
 
 DECK = Path(__file__).resolve().parent / "deck"
-PARSER = MarkdownIt("commonmark").enable("table").use(dollarmath_plugin, allow_labels=True)
-INTERNAL_LINK = re.compile(r"\[([^\[\]]+)\]\((?=[\w#])(?:[\w./-]+\.(?:ipynb|md))?(?:#[\w-]+)?\)")
-SENTENCE_END = re.compile(r"(?<=[.?!])\s+(?=[A-Z$*`“\"]|\([A-Z])|(?<=[.?!]\))\s+(?=[A-Z$])")
 FIGCAPTION = re.compile(r"(<figcaption[^>]*>)")
-SLIDE_LINES, LINE_LETTERS = 13.5, 80
-LEAD_LETTERS, SHORT_LETTERS, ITEM_LETTERS = 260, 60, 230
+TITLE_LINES = 1.5
+LEAD_LETTERS, ITEM_LETTERS = 260, 230
 CODE_LINES, CODE_LETTERS = 6, 100
 UNDER_CLAIMS = {"claims", "equation", *(name.lower() for name in BOXES.values() if name != "Exercise")}
 
@@ -46,6 +43,7 @@ class Slide:
     level: str = "subslide"
     notes: list[str] = field(default_factory=list)
     lines: float = 0.0
+    introduced: bool = False
 
     def show(self, text: str) -> None:
         """Add Markdown."""
@@ -63,121 +61,12 @@ class Slide:
         return [*self.cells, notes] if self.notes else self.cells
 
 
-@dataclass
-class Block:
-    """A top-level block of Markdown: its kind as markdown-it calls it, its source, an equation's label."""
-
-    kind: str
-    source: str
-    label: str = ""
-
-
-def blocks(source: str) -> list[Block]:
-    """Return the top-level blocks of a Markdown text."""
-    lines = source.splitlines()
-    tokens = [token for token in PARSER.parse(source) if token.level == 0 and token.map and token.nesting >= 0]
-    return [
-        Block(token.type.removesuffix("_open"), "\n".join(lines[slice(*token.map)]).strip(), token.info)
-        if not token.type.startswith("math_block") else Block("equation", token.content.strip(), token.info)
-        for token in tokens
-    ]  # fmt: skip
-
-
-def numbers(notebook: NotebookNode, chapter: int) -> dict[str, str]:
-    """Return what the site calls each equation, box and figure, by its label (a box without label: by its cell's id)."""
-    counts, found = Counter(), {}
-
-    def count(family: str, label: str, name: str = "") -> None:
-        counts[family] += 1
-        found[label] = f"{name} {chapter}.{counts[family]}".strip()
-
-    for cell in notebook.cells:
-        if cell.cell_type == "markdown":
-            box = BOX.match(cell.source)
-            if box and box["kind"] in BOXES.values():
-                family = "exercise" if box["kind"] == "Exercise" else "box"
-                count(family, box["label"] or cell.id, box["kind"])
-            for token in PARSER.parse(cell.source):
-                if token.type == "math_block_label":
-                    count("equation", token.info)
-        for output in cell.get("outputs", []):
-            for name in re.findall(r'<figure[^>]* id="([\w-]+)"', output.get("data", {}).get("text/html", "")):
-                count("figure", name, "Figure")
-    return found
-
-
-def readable(source: str, names: dict[str, str]) -> str:
-    """Return Markdown without internal links: references by number, citations and chapters by the author's words."""
-    parts = CODE.split(source)
-    parts[::2] = [_without_links(part, names) for part in parts[::2]]
-    return "".join(parts)
-
-
-def _without_links(text: str, names: dict[str, str]) -> str:
-    text = HEADING.sub(r"\1", text)
-    text = EQUATION.sub(lambda match: f"({names[match[1]]})", text)
-    text = CITATION.sub(r"\1", text)
-    text = REFERENCE.sub(lambda match: names[match[1]], text)
-    return INTERNAL_LINK.sub(r"\1", text)
-
-
-def sentences(text: str) -> list[str]:
-    """Split a paragraph into sentences."""
-    return SENTENCE_END.split(" ".join(text.split()))
-
-
-def first_sentences(text: str, letters: int) -> str:
-    """Return the first sentence, and those after it that fit into `letters`."""
-    first, *rest = sentences(text)
-    for sentence in rest:
-        if len(first) + len(sentence) > letters:
-            break
-        first += f" {sentence}"
-    return first
-
-
-def last_sentence(text: str) -> str:
-    """Return the last sentence, and those before it while that is a short one."""
-    *rest, last = sentences(text)
-    while rest and len(last) < SHORT_LETTERS:
-        last = f"{rest.pop()} {last}"
-    return last
-
-
-def height(text: str) -> float:
-    """Estimate how many lines of a slide a Markdown text takes."""
-    if text.startswith("$$"):
-        return 1.5 + 1.8 * (1 + text.count(r"\\"))
-    letters = len(re.sub(r"\\[a-zA-Z]+|[{}$^_\\*`]", "", text))
-    return math.ceil(letters / LINE_LETTERS) + 0.5
-
-
-def pack(parts: list, weigh=height, taken: float = 0.0) -> list[list]:
-    """Split what does not fit on one slide into groups of about equal height; `taken` is used up on the first."""
-    weights = [weigh(part) for part in parts]
-    total = sum(weights) + taken
-    room = total / math.ceil(total / SLIDE_LINES)
-    groups, used = [[]], taken
-    for part, weight in zip(parts, weights):
-        if groups[-1] and used + weight / 2 > room:
-            groups.append([])
-            used = 0.0
-        groups[-1].append(part)
-        used += weight
-    return groups
-
-
-def claim_height(line: str) -> float:
-    """Estimate how many lines of a slide a claim takes, with its numbers below it."""
-    claim, measured = line.split(": measured ")
-    return 0.8 * (math.ceil(len(claim) / 95) + math.ceil(len(measured) / 105)) + 0.4
-
-
 def shown_code(cell: NotebookNode) -> list[str]:
     """Return the lines of a cell whose code is the point, none of any other."""
     lines = cell.source.splitlines()
-    is_short = len(lines) <= CODE_LINES and max(map(len, lines)) <= CODE_LETTERS
-    return lines if is_short and "hide-input" not in cell.metadata.get("tags", []) else []
+    if len(lines) > CODE_LINES or max(map(len, lines)) > CODE_LETTERS or "hide-input" in cell.metadata.get("tags", []):
+        return []
+    return [] if lines[0].startswith("check(") else lines  # claims alone are shown as such
 
 
 class Deck:
@@ -185,6 +74,7 @@ class Deck:
 
     def __init__(self, names: dict[str, str]):
         self.names, self.slides, self.section, self.claims = names, [], "", 1
+        self.said = ""  # the paragraph just before
 
     def add(self, cell: NotebookNode) -> None:
         """Take one cell of the chapter."""
@@ -192,17 +82,29 @@ class Deck:
             return
         if cell.cell_type == "code":
             self._code(cell)
+            self.said = ""
             return
         box = BOX.match(cell.source)
         if box and box["kind"] in {*BOXES.values(), "Proof", *ADMONITIONS}:
             self._box(cell, box)
+            self.said = ""
         else:
             found = blocks(readable(cell.source, self.names))
             for before, block, after in zip([None, *found], found, [*found[1:], None]):
                 getattr(self, f"_{block.kind}", self._say)(block, before, after)
+                self.said = block.source if block.kind == "paragraph" else ""
+
+    def _at_bare_section(self) -> bool:
+        return bool(self.slides) and self.slides[-1].kind == "section" and not self.slides[-1].introduced
 
     def _open(self, kind: str, *cells: NotebookNode) -> None:
-        self.slides.append(Slide(kind, [new_markdown_cell(f"##### {self.section}"), *cells]))
+        """Begin a slide, on that of the section's title where nothing else is there."""
+        if self._at_bare_section():
+            self.slides[-1].kind = kind
+            self.slides[-1].cells += cells
+            self.slides[-1].lines = TITLE_LINES
+        else:
+            self.slides.append(Slide(kind, [new_markdown_cell(f"##### {self.section}"), *cells]))
 
     def _show(self, text: str) -> None:
         self.slides[-1].show(text)
@@ -213,19 +115,24 @@ class Deck:
     def _heading(self, block: Block, *_) -> None:
         marks, _, title = block.source.partition(" ")
         kind = {"#": "title", "##": "section"}.get(marks, "subsection")
-        level = "subslide" if kind == "subsection" else "slide"
-        self.slides.append(Slide(kind, [new_markdown_cell(block.source)], level))
+        if kind == "subsection" and self._at_bare_section():
+            self._show(block.source)  # a section that starts with a subsection: one slide for both
+        else:
+            self.slides.append(Slide(kind, [new_markdown_cell(block.source)], "subslide" if kind == "subsection" else "slide"))
         self.section = title
 
     def _paragraph(self, block: Block, before: Block | None, after: Block | None) -> None:
         slide, text = self.slides[-1], block.source
         if text.startswith("[Open in Colab]"):
             return
-        into_equation = after and after.kind == "equation" and len(sentences(text)) == 1
         if before and before.kind == "equation" and text[0].islower():
             self._show(sentences(text)[0])
-        elif slide.kind in {"section", "subsection"} and len(slide.cells) == 1 and not into_equation:
-            self._show(first_sentences(text, LEAD_LETTERS))
+        elif slide.kind in {"section", "subsection"} and not slide.introduced:
+            announces = after and (after.kind == "equation" or text.endswith(":"))
+            start = sentences(text)[:-1] if announces else [text]
+            if start:
+                self._show(first_sentences(" ".join(start), LEAD_LETTERS))
+            slide.introduced = bool(start)
         slide.notes.append(text)
 
     def _equation(self, block: Block, before: Block | None, _) -> None:
@@ -240,17 +147,15 @@ class Deck:
         return f"$$\n{block.source}{tag}\n$$"
 
     def _bullet_list(self, block: Block, before: Block | None, _) -> None:
-        tokens = [token for token in PARSER.parse(block.source) if token.type == "list_item_open" and token.level == 1]
-        lines = block.source.splitlines()
-        items = ["\n".join(lines[slice(*token.map)]).strip() for token in tokens]
         if self.slides[-1].kind == "title":
             if before and "You will learn" in before.source:
                 self._show("\n\n".join(["##### You will learn", block.source]))
             else:
                 self._say(block)
             return
+        items = list_items(block.source)
         short = [item if len(item) <= ITEM_LETTERS else first_sentences(item, ITEM_LETTERS) for item in items]
-        self._list("list", short, before)
+        self._list("list", short, before, height)
         if short != items:
             self._say(block)
 
@@ -258,13 +163,14 @@ class Deck:
 
     def _table(self, block: Block, before: Block | None, _) -> None:
         head, rule, *rows = block.source.splitlines()
-        self._list("table", rows, before, head=[head, rule])
+        self._list("table", rows, before, row_height, (head, rule))
 
-    def _list(self, kind: str, parts: list[str], before: Block | None, head: list[str] = ()) -> None:
+    def _list(self, kind: str, parts: list[str], before: Block | None, weigh, head: tuple[str, ...] = ()) -> None:
         """Show list items or table rows, on as many slides as they take, below the words that announce them."""
-        lead = sentences(before.source)[-1] if before and before.kind == "paragraph" else ""
+        lead = last_sentence(before.source) if before and before.kind == "paragraph" else ""
         lead = lead if lead.endswith((":", "**")) else ""
-        for group in pack(parts, taken=height(lead)):
+        taken = height(lead) + len(head) + TITLE_LINES * self._at_bare_section()
+        for group in pack(parts, weigh, taken):
             self._open(kind)
             if lead:
                 self._show(lead)
@@ -297,7 +203,7 @@ class Deck:
         if slide.kind in UNDER_CLAIMS and slide.lines + needed <= SLIDE_LINES:
             self._claims(code, claims, needed)
             return
-        why = last_sentence(slide.notes[-1]) if slide.notes else ""
+        why = last_sentence(self.said)
         lead = why if len(why) <= LEAD_LETTERS and not slide.shows(why) else ""
         for group in pack(claims, claim_height, taken=len(code) + height(lead)):
             self._open("claims")
