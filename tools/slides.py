@@ -2,10 +2,11 @@
 
 Every `##` section is a column that starts with its title and first sentences. Below come, in the order of the chapter,
 its boxes, displayed equations, lists, tables, figures and claims; prose becomes notes (key S). Code is shown where it is the
-point: a cell of at most six short lines, in sight in the chapter, that ends in claims. Solutions are left out.
+point: in sight in the chapter, checked by claims, and of at most seven short lines without its checks. Solutions are left out.
 `tools/deck/` holds the template, on nbconvert's own for reveal.js, with style and script.
 """
 
+import ast
 import json
 import re
 import shutil
@@ -30,7 +31,7 @@ DECK = Path(__file__).resolve().parent / "deck"
 FIGCAPTION = re.compile(r"(<figcaption[^>]*>)")
 TITLE_LINES = 1.5
 LEAD_LETTERS, ITEM_LETTERS = 260, 230
-CODE_LINES, CODE_LETTERS = 6, 100
+CODE_LINES, CODE_LETTERS = 7, 100
 UNDER_CLAIMS = {"claims", "equation", *(name.lower() for name in BOXES.values() if name != "Exercise")}
 
 
@@ -62,11 +63,20 @@ class Slide:
 
 
 def shown_code(cell: NotebookNode) -> list[str]:
-    """Return the lines of a cell whose code is the point, none of any other."""
-    lines = cell.source.splitlines()
-    if len(lines) > CODE_LINES or max(map(len, lines)) > CODE_LETTERS or "hide-input" in cell.metadata.get("tags", []):
+    """Return the lines of a cell whose code is the point, without its checks, which are shown as claims; of others none."""
+    if "hide-input" in cell.metadata.get("tags", []):
         return []
-    return [] if lines[0].startswith("check(") else lines  # claims alone are shown as such
+    kept = cell.source.splitlines()
+    for statement in reversed(ast.parse(cell.source).body):
+        if ast.unparse(statement).startswith("check("):
+            del kept[statement.lineno - 1 : statement.end_lineno]
+    kept = "\n".join(kept).strip().splitlines()
+    return kept if len(kept) <= CODE_LINES and all(len(line) <= CODE_LETTERS for line in kept) else []
+
+
+def code_height(lines: list[str]) -> float:
+    """Estimate how many lines of a slide some code takes, which is smaller than text."""
+    return 0.7 * len(lines) + 0.8 if lines else 0.0
 
 
 class Deck:
@@ -199,17 +209,17 @@ class Deck:
     def _checked(self, cell: NotebookNode, claims: list[str]) -> None:
         """Claims stand below what they check where there is room, else on slides of their own."""
         code = shown_code(cell)
-        slide, needed = self.slides[-1], len(code) + sum(map(claim_height, claims))
+        slide, needed = self.slides[-1], code_height(code) + sum(map(claim_height, claims))
         if slide.kind in UNDER_CLAIMS and slide.lines + needed <= SLIDE_LINES:
             self._claims(code, claims, needed)
             return
         why = last_sentence(self.said)
         lead = why if len(why) <= LEAD_LETTERS and not slide.shows(why) else ""
-        for group in pack(claims, claim_height, taken=len(code) + height(lead)):
+        for group in pack(claims, claim_height, taken=code_height(code) + height(lead)):
             self._open("claims")
             if lead:
                 self._show(lead)
-            self._claims(code, group, len(code) + sum(map(claim_height, group)))
+            self._claims(code, group, code_height(code) + sum(map(claim_height, group)))
             code, lead = [], ""
 
     def _claims(self, code: list[str], claims: list[str], lines: float) -> None:
