@@ -21,10 +21,10 @@ NBVAL   := --nbval --nbval-current-env --nbval-sanitize-with tests/book/sanitize
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help book site pdf offline test lab execute links lock bench colab clean
+.PHONY: help book site pdf offline test lab student instructor slides execute links lock bench colab clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
 	@echo 'Settings: CHAPTER=01_neural_tangent_kernel (execute, colab), PORT=8000 (book), PYTHON=python3.12 VENV=.venv-3.12.'
 
 book: $(SITE) ## build the site from the stored outputs and serve it on this machine
@@ -46,6 +46,15 @@ test: $(MATHJAX) $(BROWSER) $(READY) ## page lint, unit tests, the site in a bro
 lab: $(READY) ## open the chapters in JupyterLab
 	$(PY) -m jupyter trust notebooks/*.ipynb # or JupyterLab stops the sliders
 	$(PY) -m jupyterlab notebooks
+
+student: $(READY) ## chapters to hand out, with blanks in place of solutions: notebooks/_build/student
+	$(PY) tools/editions.py student
+
+instructor: $(READY) ## chapters with every solution in sight: notebooks/_build/instructor
+	$(PY) tools/editions.py instructor
+
+slides: $(MATHJAX) $(READY) ## a deck of slides for each chapter, to lecture from: notebooks/_build/slides
+	$(PY) tools/editions.py slides
 
 execute: $(READY) ## execute the chapters and store their outputs; one chapter: CHAPTER=name
 	$(PY) tools/notebooks.py execute $(CHAPTER)
@@ -92,7 +101,7 @@ $(READY): $(LOCKED) pyproject.toml
 	@touch $@
 
 $(SITE): $(MATHJAX) $(READY) $(PAGES) $(shell find ntk_helpers -name '*.py')
-	@rm -rf notebooks/_build
+	@rm -rf $(HTML) notebooks/_build/doctrees notebooks/_build/figures
 	$(PY) -m sphinx -b html -W --keep-going -d notebooks/_build/doctrees notebooks $(HTML)
 	@touch $@
 

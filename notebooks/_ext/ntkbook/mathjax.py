@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sphinx.util import logging
 
-__all__ = ["CONFIG", "copy", "preload", "require"]
+__all__ = ["CONFIG", "copy", "install", "preload", "require"]
 
 PARTS = ["startup.js", "core.js", "input/tex.js", "input/tex/extensions/boldsymbol.js",
          "output/chtml.js", "a11y/assistive-mml.js"]
@@ -27,9 +27,12 @@ def copy(app, exception) -> None:
     """Copy MathJax and its font from node_modules into the built site."""
     if exception or app.builder.format != "html":
         return
-    modules = Path(app.confdir) / "node_modules"
+    install(Path(app.confdir) / "node_modules", Path(app.outdir) / "_static" / "mathjax")
+
+
+def install(modules: Path, target: Path) -> None:
+    """Copy the parts and the font from a node_modules folder to `target`."""
     source, font = modules / "mathjax", modules / "@mathjax" / "mathjax-newcm-font"
-    target = Path(app.outdir) / "_static" / "mathjax"
     for part in PARTS:
         (target / part).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source / part, target / part)
