@@ -28,7 +28,7 @@ def folder(tmp_path):
 
 
 def cells(table):
-    return [line.strip("| ").split(" | ") for line in table.splitlines()]
+    return [line.strip("| ").split(" | ") for line in table.replace("\N{NON-BREAKING HYPHEN}", "-").splitlines()]
 
 
 def test_chapters_are_listed_in_order_with_what_they_took(folder):

@@ -16,13 +16,13 @@ class StoredRuns(SphinxDirective):
     required_arguments = 1
 
     def run(self) -> list:
-        make = {"chapters": chapters, "long": long_runs, "versions": versions}.get(self.arguments[0])
-        if make is None:
-            raise self.error(f"stored-runs takes 'chapters', 'long' or 'versions', not {self.arguments[0]!r}.")
+        make = {"chapters": chapters, "long": long_runs, "versions": versions}
+        if self.arguments[0] not in make:
+            raise self.error(f"stored-runs takes one of {', '.join(make)}, not {self.arguments[0]}.")
         folder = Path(self.env.srcdir)
         for path in [*folder.glob("*.ipynb"), *folder.glob("stored/*.json"), folder.parent / "pyproject.toml"]:
             self.env.note_dependency(str(path))
-        return self.parse_text_to_nodes(make(folder))
+        return self.parse_text_to_nodes(make[self.arguments[0]](folder))
 
 
 def chapters(folder: Path) -> str:
@@ -44,17 +44,18 @@ def long_runs(folder: Path) -> str:
         content = json.loads(path.read_text(encoding="utf-8"))
         about, hours = content["about"], sum(row["seconds"] for row in content["rows"]) / 3600
         versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
-        count, start = f"{len(content['rows']):,}", f"`{about['sha256'][:12]}`"
-        rows.append([f"`{about['command']}`", count, f"{hours:.1f}", about["date"], versions, start])
+        count, digest = f"{len(content['rows']):,}", f"`{about['sha256'][:12]}`"
+        rows.append([f"`{about['command']}`", count, f"{hours:.1f}", about["date"], versions, digest])
     return _table(["Command", "Rows", "CPU hours", "Date", "Versions", "SHA-256"], rows)
 
 
 def versions(folder: Path) -> str:
     """The table of the Python and the packages that `ntk_helpers` itself asks for."""
-    project = tomllib.loads((folder.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    project = tomllib.loads((folder.parent / "pyproject.toml").read_text())["project"]
     asked = [re.match(r"([\w-]+)(.*)", requirement).groups() for requirement in project["dependencies"]]
     return _table(["Needs", "Version"], [["Python", project["requires-python"]], *map(list, asked)])
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in [head, ["---"] * len(head), *rows])
+    text = "\n".join(f"| {' | '.join(cells)} |" for cells in [head, ["---"] * len(head), *rows])
+    return re.sub(r"(?<=\d)-(?=\d)", "\N{NON-BREAKING HYPHEN}", text)  # dates stay on one line
