@@ -5,6 +5,8 @@ import tomllib
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 KIND = "Algorithm|Corollary|Definition|Example|Exercise|Figure|Lemma|Proposition|Remark|Theorem"
 NUMBER = re.compile(rf"(?:{KIND}) \d+\.\d+|\(\d+\.\d+\)")
@@ -19,30 +21,35 @@ def links(pages):
             yield name, anchor
 
 
-def resolve(pages, name, href):
-    """Return the element that a link within the site leads to, None where there is none."""
+@pytest.fixture(scope="module")
+def targets(pages):
+    """For each page, its elements by id."""
+    return {name: {tag["id"]: tag for tag in page.find_all(id=True)} for name, page in pages.items()}
+
+
+def resolve(targets, name, href):
+    """Return the element that a link to an anchor within the site leads to, None where there is none."""
     parts = urlsplit(href)
-    page = pages.get(unquote(parts.path) or name)
-    return page and (page.find(id=unquote(parts.fragment)) if parts.fragment else page)
+    return targets.get(unquote(parts.path) or name, {}).get(unquote(parts.fragment))
 
 
-def test_internal_links_lead_somewhere(site, pages):
+def test_internal_links_lead_somewhere(site, pages, targets):
     internal = [(name, anchor["href"]) for name, anchor in links(pages) if not re.match(r"(?:[a-z]+:|//)", anchor["href"])]
     files = {unquote(urlsplit(href).path) for _name, href in internal}
     assert not [file for file in files if file and not (site / file).exists()]
     anchors = [(name, href) for name, href in internal if urlsplit(href).fragment]
     assert len(anchors) > 500
-    assert not [(name, href) for name, href in anchors if resolve(pages, name, href) is None]
+    assert not [(name, href) for name, href in anchors if resolve(targets, name, href) is None]
 
 
-def test_numbers_in_links_are_those_of_their_targets(pages):
+def test_numbers_in_links_are_those_of_their_targets(pages, targets):
     wrong, count = [], 0
     for name, anchor in links(pages):
         text = anchor.get_text().strip()
         if not NUMBER.fullmatch(text) or anchor.find_parent(class_="bd-toc"):
             continue
         count += 1
-        target = resolve(pages, name, anchor["href"])
+        target = resolve(targets, name, anchor["href"])
         title = target and (target.select_one(TITLES) or target)
         if title is None or title.get_text().strip().removesuffix("#") != text:
             wrong.append((name, text, anchor["href"]))
@@ -59,11 +66,11 @@ def test_numbers_in_the_text_are_links(pages):
     assert not bare
 
 
-def test_citations_lead_to_the_bibliography(pages):
+def test_citations_lead_to_the_bibliography(pages, targets):
     cited = [(name, anchor) for name, anchor in links(pages) if "#cite-" in anchor["href"]]
     assert len(cited) > 100
     for name, anchor in cited:
-        entry = resolve(pages, name, anchor["href"])
+        entry = resolve(targets, name, anchor["href"])
         years = re.findall(r"\d{4}", anchor.get_text())
         assert not years or years[0] in entry.get_text(), (name, anchor)
 
