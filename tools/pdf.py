@@ -17,7 +17,10 @@ from bs4 import BeautifulSoup, Tag
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # Hidden code draws the figures, and a notebook shows it; the rest needs a screen.
-LEFT_OUT = ".headerlink, .ntk-hidden, .visually-hidden, .backrefs, .toctree-wrapper, script, style, a.download"
+LEFT_OUT = (
+    ".headerlink, .ntk-hidden, .visually-hidden, .backrefs, .toctree-wrapper, a.download, "
+    "script, style, button, input, label:has(input)"
+)
 TITLE = f"""
 <section class="title-page"><p class="title">The NTK Book</p>
 <p class="subtitle">Neural tangent kernels and infinite-width networks, every claim checked</p>
@@ -49,16 +52,18 @@ def article(site: Path, page: str, pages: set[str]) -> Tag:
     """The article of a page for print: open, without buttons, and with ids and links that hold in the whole book."""
     found = _soup(site / f"{page}.html").find("article")
     found["id"] = page
-    for tag in found.select(LEFT_OUT):
-        tag.decompose()
-    for doors in found.select(".ntk-doors"):
-        _keep_ends(doors)
     for slider in found.select(".ntk-slider"):
         _frames(slider)
+    for tag in found.select(LEFT_OUT):
+        tag.extract()
+    for doors in found.select(".ntk-doors"):
+        _keep_ends(doors)
     for code in found.find_all("pre"):
         _lines(code)
     for tag in found.find_all("details"):
         tag["open"] = ""
+    for link in found.select("a.image-reference"):
+        link.unwrap()
     for section in found.select("section[id]:has(> :is(h1, h2, h3))"):
         section.find(["h1", "h2", "h3"], recursive=False)["id"] = section.attrs.pop("id")
     for tag in found.find_all(id=True):

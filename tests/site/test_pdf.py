@@ -155,10 +155,12 @@ def test_the_table_of_contents_has_the_right_pages(site, printed):
 @browser
 def test_what_would_look_wrong_on_paper_is_an_error(site, tmp_path):
     bad = r"""<p><span class="math">\(\nosuch\)</span></p><div style="width: 400mm">wide</div>
-      <a href="#nowhere">lost</a><img src="missing.png"></body>"""
+      <a href="#nowhere">lost</a><img src="missing.png">"""
+    for terms in (30, 200):  # the first is made to fit, the second would be too small to read
+        bad += rf"<div class='math'>\[{' + '.join(['x'] * terms)}\]</div>"
     page = tmp_path / "bad.html"
-    page.write_text(tool.book(site, ["03_linearization"]).replace("</body>", bad), encoding="utf-8")
+    page.write_text(tool.book(site, ["03_linearization"]).replace("</article></body>", bad + "</article></body>"), encoding="utf-8")
     result = run("node", TOOLS / "pdf.mjs", page.as_uri(), tmp_path / "bad.pdf")
     assert result.returncode == 1
     kinds = [line.partition(":")[0] for line in result.stderr.splitlines()]
-    assert kinds == ["formula", "no picture", "no target", "too wide"]
+    assert kinds == ["formula", "no picture", "no target", "too wide", "too small"]
