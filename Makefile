@@ -21,11 +21,11 @@ NBVAL   := --nbval --nbval-current-env --nbval-sanitize-with tests/book/sanitize
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help book site pdf offline test lab execute links lock bench clean
+.PHONY: help book site pdf offline test lab execute links lock bench colab clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
-	@echo 'Settings: CHAPTER=01_neural_tangent_kernel (execute), PORT=8000 (book), PYTHON=python3.12 VENV=.venv-3.12.'
+	@echo 'Settings: CHAPTER=01_neural_tangent_kernel (execute, colab), PORT=8000 (book), PYTHON=python3.12 VENV=.venv-3.12.'
 
 book: $(SITE) ## build the site from the stored outputs and serve it on this machine
 	@$(PY) tools/serve.py $(HTML) $(PORT)
@@ -44,6 +44,7 @@ test: $(MATHJAX) $(BROWSER) $(READY) ## page lint, unit tests, the site in a bro
 	@echo 'make test: page lint, unit tests, site and every chapter passed.'
 
 lab: $(READY) ## open the chapters in JupyterLab
+	$(PY) -m jupyter trust notebooks/*.ipynb # or JupyterLab stops the sliders
 	$(PY) -m jupyterlab notebooks
 
 execute: $(READY) ## execute the chapters and store their outputs; one chapter: CHAPTER=name
@@ -61,6 +62,9 @@ lock: ## resolve requirements.lock anew (needs uv)
 
 bench: $(READY) ## time the kernels against neural-tangents and print the ratios
 	$(PY) -m pytest tests/benchmarks --benchmark-columns=min,median,rounds --benchmark-sort=name
+
+colab: $(READY) ## run the chapters as Colab would; one chapter: CHAPTER=name (needs python3.12)
+	$(PY) -m pytest tests/colab -k '$(CHAPTER)'
 
 clean: ## remove everything that make made
 	rm -rf $(VENV) notebooks/_build notebooks/node_modules tests/site/node_modules .pytest_cache .hypothesis .benchmarks
@@ -87,7 +91,7 @@ $(READY): $(LOCKED) pyproject.toml
 	npm ci --prefix $* --ignore-scripts --no-audit --no-fund
 	@touch $@
 
-$(SITE): $(MATHJAX) $(READY) $(PAGES)
+$(SITE): $(MATHJAX) $(READY) $(PAGES) $(shell find ntk_helpers -name '*.py')
 	@rm -rf notebooks/_build
 	$(PY) -m sphinx -b html -W --keep-going -d notebooks/_build/doctrees notebooks $(HTML)
 	@touch $@

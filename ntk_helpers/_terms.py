@@ -47,6 +47,7 @@ class Term:
     how: str = "block"
 
     def times(self, *factors: Factor) -> "Term":
+        """The product with more factors."""
         return replace(self, factors=self.factors + factors)
 
 

@@ -22,7 +22,10 @@ def loss_scale(loss: str, n: int, outputs: int = 1) -> float:
 
 
 def steps_to_time(steps, learning_rate: float, momentum: float = 0.0) -> np.ndarray:
-    r"""The time $t = \eta\,i / (1 - m)$ of gradient flow that i small steps of size $\eta$ with momentum m take."""
+    r"""The time $t = \eta\,i / (1 - m)$ of gradient flow that i small steps of size $\eta$ with momentum m take.
+
+    Raises `ValueError` for numbers of steps below 0, a `learning_rate` that is not positive and a `momentum` outside [0, 1).
+    """
     check_rule(learning_rate, momentum)
     found = check_numbers("steps", steps, np.asarray)
     if np.iscomplexobj(found) or not (found >= 0).all():

@@ -15,6 +15,7 @@ from ntk_helpers.activations import Activation, get_activation
 __all__ = ["MLP", "PARAMETERIZATIONS", "check_network"]
 
 PARAMETERIZATIONS = ("ntk", "standard")
+"""The names that `MLP(parameterization=...)` knows: see `MLP`."""
 VARIANCES = ("sigma_w2", "sigma_b2")
 
 

@@ -30,6 +30,7 @@ class Pairs(NamedTuple):
     anti: Array
 
     def covariance(self) -> Array:
+        r"""$\sqrt{q_1 q_2}\,c$, (n1, n2)."""
         return _covariance(self.q1, self.q2, self.gap)
 
 

@@ -112,7 +112,7 @@ def random_features(key: Array, dim: int, count: int, activation: str | Activati
 
 
 def tangent_features(f: MLP | Callable[[PyTree, Array], Array], params: PyTree, x: Float[Array, "n ..."]) -> Float[Array, "n p"]:
-    r"""The features of the tangent kernel: $\nabla_\theta f(x_i; \theta)$ as rows, so that $F F^\top = \Theta$ (Jacot 2018, sec. 4).
+    r"""The features of the tangent kernel: $\nabla_\theta f(x_i; \theta)$ as rows, so that $F F^\top = \Theta$ (Jacot et al. 2018, sec. 4).
 
     `f` has one output. The order of the p parameters is that of `jax.flatten_util.ravel_pytree`. A `jax.tree_util.Partial` is compiled once for all its arrays. Raises `ValueError` for
     another number of outputs, an `f` that fails, parameters that are not floating, and points or parameters that are none or not finite.

@@ -37,6 +37,7 @@ class Risk(NamedTuple):
 
     @property
     def total(self) -> float:
+        """The sum of the four parts."""
         return self.bias + self.sampling + self.initialization + self.noise
 
 

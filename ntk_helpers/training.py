@@ -42,7 +42,7 @@ class Run(NamedTuple):
     losses: Float[np.ndarray, "steps ..."]
     """The loss of each step's batch before the step, the one included at which a run ended; NaN after that."""
     distance: PyTree
-    r"""$\\|\\theta_t - \\theta_0\\|$ of each array of parameters, Frobenius, at the recorded steps."""
+    r"""$\|\theta_t - \theta_0\|$ of each array of parameters, Frobenius, at the recorded steps."""
     observed: dict[str, Array]
     stopped: Int[np.ndarray, "..."]
     diverged: Int[np.ndarray, "..."]

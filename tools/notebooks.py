@@ -4,13 +4,15 @@
     python tools/notebooks.py links [NAME ...]     rewrite what is generated, after the host changed
     python tools/notebooks.py check [NAME ...]     fail where `links` would change a file
 
-Generated are the line under a title, the cell that installs the package in Colab,
-the metadata and the cell ids. The host is `project.urls.Repository` in pyproject.toml.
+Generated are the line under a title, the cell that installs the package in Colab, the list
+of what is cited, the metadata and the cell ids. The host is `project.urls.Repository` in pyproject.toml.
 """
 
 import argparse
+import html
 import importlib.metadata
 import os
+import re
 import sys
 import time
 import tomllib
@@ -27,7 +29,9 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
-from nbformat.v4 import new_code_cell
+from nbformat.v4 import new_code_cell, new_markdown_cell
+from pybtex.database import parse_file
+from pybtex.plugin import find_plugin
 from traitlets import default
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -64,10 +68,10 @@ def first_line(name: str, stored: dict, host: str) -> str:
     return f"[Open in Colab]({colab}) · [Download]({name}) · {run}"
 
 
-def about_run(cpu_seconds: float) -> NotebookNode:
-    """What is stored of a run: its time, its date, its JAX (the last cell prints all versions)."""
+def about_run(**took: int) -> NotebookNode:
+    """What is stored of a run: what it took, its date, its JAX (the last cell prints all versions)."""
     today = datetime.now(UTC).date().isoformat()
-    return NotebookNode(cpu_seconds=round(cpu_seconds), date=today, jax=importlib.metadata.version("jax"))
+    return NotebookNode(**took, date=today, jax=importlib.metadata.version("jax"))
 
 
 def install_source(host: str, compat: bool) -> str:
@@ -83,6 +87,17 @@ def install_source(host: str, compat: bool) -> str:
     return "\n".join(["import importlib.util\n", 'if importlib.util.find_spec("ntk_helpers") is None:', *pip])
 
 
+def reference_list(prose: str) -> str:
+    """Return a Markdown list of the works that `prose` cites by `(#cite-key)`, each at the anchor that this names."""
+    entries = parse_file(str(ROOT / "notebooks" / "references.bib"))
+    keys = sorted(key for key in set(re.findall(r"\(#cite-([\w-]+)\)", prose)) if key in entries.entries)
+    style, backend = find_plugin("pybtex.style.formatting", "plain")(), find_plugin("pybtex.backends", "html")()
+    works = {work.key: " ".join(work.text.render(backend).split()) for work in style.format_bibliography(entries, keys)}
+    plain = {key: re.sub(r"</?(span|a)\b[^>]*>", "", re.sub(r"</?em>", "*", text)) for key, text in works.items()}
+    lines = "\n".join(f'- <a id="cite-{key}"></a>{html.unescape(text)}' for key, text in plain.items())
+    return re.sub(r"arXiv:(\d{4}\.\d{4,5})", r"[arXiv:\1](https://arxiv.org/abs/\1)", lines)
+
+
 def refresh(notebook: NotebookNode, name: str, host: str) -> NotebookNode:
     """Return `notebook` in place with its generated lines, metadata and cell ids up to date."""
     stored = notebook.metadata.get("ntk_book", {})
@@ -92,6 +107,7 @@ def refresh(notebook: NotebookNode, name: str, host: str) -> NotebookNode:
     _write_first_line(notebook.cells[0], first_line(name, stored, host))
     compat = any(cell.cell_type == "code" and "neural_tangents_compat" in cell.source for cell in notebook.cells)
     _write_install_cell(notebook, install_source(host, compat))
+    _write_reference_cell(notebook)
     _normalize_cells(notebook.cells)
     notebook.nbformat_minor = 5
     nbformat.validate(notebook)
@@ -111,6 +127,16 @@ def _write_install_cell(notebook: NotebookNode, source: str) -> None:
         notebook.cells.insert(first, new_code_cell())
     cell = notebook.cells[first]
     cell.source, cell.metadata = source, NotebookNode(tags=["colab-only", "hide-input"])
+
+
+def _write_reference_cell(notebook: NotebookNode) -> None:
+    """What is cited, after the References or at the end; the site, which has a bibliography, leaves it out."""
+    generated = [cell.cell_type == "markdown" and "colab-only" in cell.metadata.get("tags", []) for cell in notebook.cells]
+    cells = [cell for cell, old in zip(notebook.cells, generated) if not old]
+    if works := reference_list("\n".join(cell.source for cell in cells if cell.cell_type == "markdown")):
+        place = next((i for i, cell in enumerate(cells) if cell.source.startswith("## References")), len(cells) - 1)
+        cells.insert(place + 1, new_markdown_cell(works, metadata=NotebookNode(tags=["colab-only"])))
+    notebook.cells = cells
 
 
 def _normalize_cells(cells: list[NotebookNode]) -> None:
@@ -137,8 +163,8 @@ def _merge_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:
     return merged
 
 
-def run(notebook: NotebookNode, folder: Path) -> float:
-    """Execute `notebook` in place and return the CPU seconds (user and system) of its kernel."""
+def run(notebook: NotebookNode, folder: Path) -> dict[str, int]:
+    """Execute `notebook` in place and return what its kernel took: CPU seconds, and on Linux its peak memory in MB."""
     client = NotebookClient(
         notebook, kernel_manager_class=CurrentInterpreter, timeout=CELL_TIMEOUT, record_timing=False,
         coalesce_streams=True, resources={"metadata": {"path": str(folder)}},
@@ -150,21 +176,29 @@ def run(notebook: NotebookNode, folder: Path) -> float:
             client.execute_cell(cell, index, execution_count=number)
             summary = cell.source.strip().partition("\n")[0][:60]
             print(f"  {number:2}/{len(code)}  {time.perf_counter() - start:6.1f} s  {summary}", flush=True)
-        times = psutil.Process(client.km.provisioner.pid).cpu_times()
-    return times.user + times.system + times.children_user + times.children_system
+        pid = client.km.provisioner.pid
+        times, memory = psutil.Process(pid).cpu_times(), peak_memory(pid)
+    return {"cpu_seconds": round(times.user + times.system + times.children_user + times.children_system), **memory}
+
+
+def peak_memory(pid: int) -> dict[str, int]:
+    """The largest resident memory of a process so far; nothing where the system does not say."""
+    status = Path(f"/proc/{pid}/status")
+    peak = re.search(r"^VmHWM:\s+(\d+) kB$", status.read_text(), re.M) if status.exists() else None
+    return {"peak_mb": round(int(peak[1]) * 1024 / 1e6)} if peak else {}
 
 
 def execute(path: Path, host: str) -> None:
     """Run one notebook and store its outputs, its time and its generated lines."""
     print(path.stem, flush=True)
     notebook = nbformat.read(path, as_version=4)
-    notebook.metadata["ntk_book"] = about_run(0)
+    notebook.metadata["ntk_book"] = about_run(cpu_seconds=0)
     refresh(notebook, path.name, host)
     start = time.perf_counter()
-    cpu = run(notebook, path.parent)
-    notebook.metadata["ntk_book"] = about_run(cpu)
+    took = run(notebook, path.parent)
+    notebook.metadata["ntk_book"] = about_run(**took)
     path.write_text(text_of(refresh(notebook, path.name, host)), encoding="utf-8")
-    print(f"  {cpu:.1f} CPU seconds, {time.perf_counter() - start:.1f} seconds on the clock", flush=True)
+    print(f"  {took}, {time.perf_counter() - start:.1f} seconds on the clock", flush=True)
 
 
 def text_of(notebook: NotebookNode) -> str:

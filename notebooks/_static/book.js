@@ -1,3 +1,15 @@
+// The formulas in sight are typeset before the rest of the page.
+async function inSightFirst() {
+  const inSight = [...document.querySelectorAll(".math")].filter((formula) => {
+    const { top, bottom } = formula.getBoundingClientRect();
+    return bottom > 0 && top < innerHeight;
+  });
+  await MathJax.typesetPromise(inSight);
+  await new Promise(requestAnimationFrame);
+  await MathJax.startup.defaultPageReady();
+}
+if (window.MathJax) MathJax.startup = { pageReady: inSightFirst };
+
 // A formula wider than its column scrolls; let the keyboard reach it then.
 async function reachWideFormulas() {
   await window.MathJax?.startup?.promise;
@@ -9,3 +21,24 @@ async function reachWideFormulas() {
 }
 window.addEventListener("load", reachWideFormulas);
 window.addEventListener("resize", reachWideFormulas);
+
+// The ledger shows the claims that hold every word asked for.
+function searchLedger() {
+  const search = document.querySelector(".ntk-ledger-search");
+  if (!search) return;
+  const rows = [...document.querySelectorAll(".ntk-ledger tbody tr")].map((row) => [row, row.textContent.toLowerCase()]);
+  const show = () => {
+    const words = search.querySelector("input").value.toLowerCase().split(/\s+/);
+    for (const [row, text] of rows) row.hidden = !words.every((word) => text.includes(word));
+    for (const table of document.querySelectorAll(".ntk-ledger"))
+      table.closest("section").hidden = !table.querySelector("tbody tr:not([hidden])");
+    search.querySelector("output").textContent = `${rows.filter(([row]) => !row.hidden).length} of ${rows.length}`;
+  };
+  search.addEventListener("input", show);
+  show();
+}
+searchLedger();
+// A slider's frames wait in their files; who reaches for it will want them.
+for (const slider of document.querySelectorAll(".ntk-slider"))
+  for (const reached of ["pointerenter", "focusin"])
+    slider.addEventListener(reached, () => slider.querySelectorAll("img").forEach((frame) => (frame.loading = "eager")));

@@ -13,4 +13,6 @@ from ntk_helpers.neural_tangents_compat._load import PATCHES, load
 __all__ = ["PATCHES", "nt", "stax"]
 
 nt = load()
+"""The package `neural_tangents`."""
 stax = nt.stax
+"""Its layers, `neural_tangents.stax`. `ImportError` where neural-tangents is missing, or JAX is older than those tested."""

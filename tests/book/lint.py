@@ -19,6 +19,7 @@ CPU_SECONDS, CPU_SECONDS_OF = 180, {"06": 300}  # on two cores half as long
 SECTIONS = ["When this fails", "Summary", "Exercises", "References"]
 CLAIM = re.compile(r"✓ \S.*: measured \S[^,]*, expected \S.* \[\s*\S.*\]")
 EXERCISE = re.compile(r"\*\*Exercise \(.+?\)\.\*\* <a id=\"ex-[\w-]+\"></a>")
+LEVEL = re.compile(r"\n\n\*Level [123], [1-9]\d? minutes\.\*\Z")
 CITATION = re.compile(r"\(#cite-([\w-]+)\)")
 BROKEN_MARKDOWN = {
     r"\\bm\b": r"\bm is unknown to MathJax, write \boldsymbol",
@@ -54,7 +55,8 @@ class Chapter:
 
     @cached_property
     def prose(self) -> str:
-        return "\n\n".join(cell.source for cell in self.notebook.cells if cell.cell_type == "markdown")
+        written = [cell for cell in self.notebook.cells if cell.cell_type == "markdown" and "colab-only" not in tags(cell)]
+        return "\n\n".join(cell.source for cell in written)
 
     @cached_property
     def pictures(self) -> list["Figure"]:
@@ -192,6 +194,8 @@ def exercises(chapter: Chapter) -> Iterator[str]:
     for number, start in enumerate(starts, 1):
         if not EXERCISE.match(cells[start].source):
             yield f"exercise {number} does not start with '**Exercise (Title).** <a id=\"ex-…\"></a>'"
+        if not LEVEL.search(cells[start].source):
+            yield f"exercise {number} does not end with '*Level 2, 20 minutes.*'"
         solution = []
         for cell in cells[start + 1 :]:
             if "solution" not in tags(cell):

@@ -55,7 +55,7 @@ def sound_notebook():
         new_markdown_cell("## Exercises"),
     ]
     for number in range(3):
-        cells += [new_markdown_cell(f'**Exercise (Title).** <a id="ex-03-{number}"></a>\nDo it.'), solution()]
+        cells += [new_markdown_cell(f'**Exercise (Title).** <a id="ex-03-{number}"></a>\nDo it.\n\n*Level 2, 20 minutes.*'), solution()]
     cells.append(new_markdown_cell("## References\n\n- [Jacot et al. (2018)](#cite-jacot2018)"))
     cells.append(new_code_cell("book.versions()", metadata={"tags": ["nbval-ignore-output"]}))
     for count, cell in enumerate((cell for cell in cells if cell.cell_type == "code"), 1):
@@ -165,6 +165,7 @@ DEFECTS = [
     ("exercises", drop("#@title"), "not followed by a solution"),
     ("exercises", set_source("#@title", "#@title Solution\nprint(1)"), "not followed by a solution"),
     ("exercises", replace("**Exercise", "<a id", "<b id"), "does not start with"),
+    ("exercises", replace("**Exercise", "Level 2", "Level 4"), "does not end with"),
     ("exercises", unhidden, "not hidden"),
     ("markdown", replace("## A section", "Why", r"$\bm{x}$"), "boldsymbol"),
     ("markdown", replace("## A section", "Why", "$$\nx \\tag{1}\n$$"), "\\tag"),

@@ -3,6 +3,7 @@
 import base64
 import importlib.metadata
 import importlib.util
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -59,8 +60,37 @@ def test_only_a_chapter_that_uses_neural_tangents_installs_it_and_without_its_de
     assert "%pip install -q --no-deps neural-tangents==0.6.5" in using and '"ntk-helpers[book,compat] @' in using
 
 
+CITING = new_markdown_cell("## References\n\nThe kernel: [Jacot et al. (2018)](#cite-jacot2018), [again](#cite-jacot2018).")
+
+
+def test_what_is_cited_is_listed_after_the_references():
+    notebook = notebooks.refresh(chapter(CITING, new_markdown_cell("## Versions")), "03_title.ipynb", HOST)
+    titles = [cell.source.split("\n")[0][:13] for cell in notebook.cells if cell.cell_type == "markdown"]
+    assert titles == ["# 03 Title", "## References", "- <a id=\"cite", "## Versions"]
+    listed = notebook.cells[2]
+    assert listed.metadata.tags == ["colab-only"]
+    assert listed.source == (
+        '- <a id="cite-jacot2018"></a>Arthur Jacot, Franck Gabriel, and Clément Hongler. Neural tangent kernel: convergence and '
+        "generalization in neural networks. In *Advances in Neural Information Processing Systems 31*. 2018. "
+        "[arXiv:1806.07572](https://arxiv.org/abs/1806.07572)."
+    )
+
+
+def test_a_work_that_is_no_longer_cited_is_no_longer_listed():
+    notebook = notebooks.refresh(chapter(CITING.copy()), "03_title.ipynb", HOST)
+    cited = next(cell for cell in notebook.cells if cell.source.startswith("## References"))
+    cited.source = "## References"
+    assert "cite-" not in nbformat.writes(notebooks.refresh(notebook, "03_title.ipynb", HOST))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_every_citation_leads_to_an_entry_in_the_same_notebook(path):
+    text = path.read_text(encoding="utf-8")
+    assert set(re.findall(r"#(cite-[\w-]+)", text)) == set(re.findall(r'<a id=\\"(cite-[\w-]+)', text))
+
+
 def test_refreshing_twice_changes_nothing():
-    notebook = notebooks.refresh(chapter(new_code_cell("a"), new_code_cell("a")), "03_title.ipynb", HOST)
+    notebook = notebooks.refresh(chapter(new_code_cell("a"), new_code_cell("a"), CITING.copy()), "03_title.ipynb", HOST)
     text = notebooks.text_of(notebook)
     assert notebooks.text_of(notebooks.refresh(nbformat.reads(text, 4), "03_title.ipynb", HOST)) == text
     assert len({cell.id for cell in notebook.cells}) == len(notebook.cells)
@@ -99,6 +129,8 @@ def test_a_run_is_stored_and_measured(tmp_path):
     stored = notebook.metadata.ntk_book
     assert f"{stored.cpu_seconds} CPU seconds on {stored.date}, JAX {stored.jax}" in notebook.cells[0].source
     assert stored.jax == importlib.metadata.version("jax")
+    if sys.platform == "linux":
+        assert 20 < stored.peak_mb < 2000
 
 
 def test_a_failing_run_stores_nothing(tmp_path):

@@ -2,7 +2,6 @@
 
 import re
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 import pytest
 from bs4 import BeautifulSoup
@@ -10,11 +9,6 @@ from bs4 import BeautifulSoup
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 CHAPTERS = sorted(path.stem for path in NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
 LOADED = {"stylesheet", "icon", "preload", "modulepreload", "prefetch", "preconnect", "dns-prefetch", "manifest"}
-
-
-@pytest.fixture(scope="module")
-def pages(site):
-    return {path.name: BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser") for path in site.glob("*.html")}
 
 
 def loaded_by(page):
@@ -56,20 +50,6 @@ def test_style_sheets_load_nothing_from_outside(site):
     sheets = {path: in_style(path.read_text(encoding="utf-8")) for path in site.rglob("*.css")}
     assert sheets
     assert not {path.name: found for path, addresses in sheets.items() if (found := [a for a in addresses if is_external(a)])}
-
-
-def test_internal_links_lead_somewhere(site, pages):
-    ids = {name: {tag["id"] for tag in page.find_all(id=True)} for name, page in pages.items()}
-    broken = []
-    for name, page in pages.items():
-        for anchor in page.find_all("a", href=True):
-            parts = urlsplit(anchor["href"])
-            target = unquote(parts.path) or name
-            if parts.scheme or parts.netloc:
-                continue
-            if not (site / target).exists() or (parts.fragment and parts.fragment not in ids.get(target, ())):
-                broken.append((name, anchor["href"]))
-    assert not broken
 
 
 def test_ids_are_unique_on_a_page(pages):

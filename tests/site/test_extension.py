@@ -7,24 +7,25 @@ from types import SimpleNamespace
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
-from ntkbook import markdown, numbering, outputs, reader
+from ntkbook import markdown, numbering, outputs, pictures, reader
 from PIL import Image
 
 
-def png(width, height):
+def encoded(width, height, kind):
     buffer = BytesIO()
-    Image.new("RGB", (width, height), "red").save(buffer, "png")
+    Image.effect_noise((width, height), 100).save(buffer, kind, lossless=True)
     return base64.b64encode(buffer.getvalue()).decode()
 
 
 FIGURE = (
     '<figure class="ntk-figure" id="fig-01-a"><img src="data:image/png;base64,{}" alt="A &quot;line&quot;: it falls." '
     'width="720" style="max-width:100%"><figcaption>Loss $L &lt; 1$ &amp; time.</figcaption></figure>'
-).format(png(3, 2))
+).format(encoded(1440, 20, "png"))
 SLIDER = (
-    '<figure class="ntk-slider" id="fig-01-s"><img src="data:image/webp;base64,AA==" alt="one">\n\n'
+    '<figure class="ntk-slider" id="fig-01-s"><img src="data:image/webp;base64,{0}" alt="one" width="720">\n'
+    '<img src="data:image/webp;base64,{0}" alt="two" width="720" hidden>\n\n'
     '<input type="range"><output>1</output><figcaption>Width $n$.</figcaption></figure>'
-)
+).format(encoded(30, 20, "webp"))
 CLAIM = "✓ the gap {}: measured 1e-17, expected < 1e-12 [Jacot 2018, Thm 1]"
 
 
@@ -74,20 +75,53 @@ def display(html):
 def test_a_figure_becomes_a_file_with_number_caption_and_alt(tmp_path):
     images = tmp_path / "_build" / "figures"
     [output] = outputs.convert([display(FIGURE)], images)
-    with Image.open(images / "fig-01-a.webp") as picture:
-        assert picture.size == (3, 2) and picture.convert("RGB").getpixel((0, 0)) == (255, 0, 0)
+    with Image.open(images / "fig-01-a.webp") as picture, Image.open(images / "fig-01-a-1x.webp") as at_1x:
+        assert (picture.format, picture.size, at_1x.format, at_1x.size) == ("WEBP", (1440, 20), "WEBP", (720, 10))
     assert output.data == {
         "text/markdown": "```{figure} /_build/figures/fig-01-a.webp\n"
         ':name: "fig-01-a"\n:alt: "A \\"line\\": it falls."\n:width: "720"\n\nLoss $L < 1$ & time.\n```\n'
     }
 
 
-def test_a_slider_stays_html_in_one_block(tmp_path):
+def test_a_slider_stays_html_in_one_block_with_its_frames_in_files(tmp_path):
     [output] = outputs.convert([display(SLIDER)], tmp_path)
     assert output.data["text/markdown"] == (
-        '```{slider}\n:name: "fig-01-s"\n\n<div class="ntk-slider"><img src="data:image/webp;base64,AA==" alt="one">'
+        '```{slider}\n:name: "fig-01-s"\n\n<div class="ntk-slider"><img src="_images/fig-01-s-1.webp" alt="one" width="720">'
+        ' <img src="_images/fig-01-s-2.webp" alt="two" width="720" hidden>'
         ' <input type="range"><output>1</output></div>\n\nWidth $n$.\n```\n'
     )
+    assert (tmp_path / "fig-01-s-2.webp").read_bytes() == base64.b64decode(encoded_in(SLIDER))
+    assert not list(tmp_path.glob("*-1x.webp"))  # no wider than it is shown
+
+
+def encoded_in(html):
+    return html.partition("base64,")[2].partition('"')[0]
+
+
+def page_of(html, folder):
+    app = SimpleNamespace(confdir=folder, outdir=folder / "html", builder=SimpleNamespace(imagedir="_images"))
+    (folder / "html").mkdir()
+    context = {"body": html}
+    pictures.offer(app, "page", "page.html", context, None)
+    return context["body"]
+
+
+@pytest.mark.parametrize(
+    ("width", "rest", "densities"),
+    [(720, "", 'width="720" height="10" srcset="_images/a-1x.webp 1x, _images/a.webp 2.00x"'),
+     (1548, " hidden", 'width="1548" height="22" srcset="_images/a-1x.webp 1x, _images/a.webp 1.86x" hidden="" loading="lazy"')],
+)  # fmt: skip
+def test_a_picture_is_offered_at_two_densities(tmp_path, width, rest, densities):
+    pictures.save(base64.b64decode(encoded_in(FIGURE)), tmp_path / pictures.FOLDER / "a.webp", width)
+    page = page_of(f'<p><img alt="a &lt; b" src="_images/a.webp" width="{width}"{rest}></p>', tmp_path)
+    assert page == f'<p><img src="_images/a-1x.webp" alt="a &lt; b" {densities}></p>'
+    assert {path.name for path in (tmp_path / "html" / "_images").iterdir()} == {"a.webp", "a-1x.webp"}
+
+
+def test_a_picture_that_would_not_be_lighter_keeps_its_one_file(tmp_path):
+    pictures.save(base64.b64decode(encoded_in(SLIDER)), tmp_path / pictures.FOLDER / "a.webp", 30)
+    page = page_of('<img alt="a" src="_images/a.webp" width="30">', tmp_path)
+    assert page == '<img src="_images/a.webp" alt="a" width="30" height="20">'
 
 
 def test_claims_leave_the_stream_in_order(tmp_path):
@@ -132,6 +166,7 @@ def test_claims_are_numbered_through_the_chapter():
 
 def test_colab_cells_are_left_out():
     assert read(new_code_cell("install", metadata={"tags": ["colab-only"]})) == []
+    assert read(new_markdown_cell('- <a id="cite-x"></a>', metadata={"tags": ["colab-only"]})) == []
 
 
 def test_hidden_code_is_folded_and_its_output_is_not():

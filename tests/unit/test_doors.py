@@ -1,5 +1,6 @@
-"""The doors open: make's targets and complaints, and the workflows that call them."""
+"""The doors open: make's targets and complaints, the workflows that call them, and Binder."""
 
+import json
 import os
 import re
 import shutil
@@ -83,6 +84,23 @@ def test_workflows_run_the_doors():
 def test_pages_workflow_uploads_what_make_site_builds():
     upload = workflow("pages.yml")["jobs"]["build"]["steps"][-1]
     assert f"HTML    := {upload['with']['path']}\n" in MAKEFILE
+
+
+def test_binder_makes_the_chapters_kernel_from_the_lock_as_make_does():
+    build = ROOT / ".binder" / "postBuild"
+    steps = build.read_text()
+    assert os.access(build, os.X_OK) and "\nset -euo pipefail\n" in steps
+    install = [line for line in MAKEFILE.splitlines() if line.startswith("\t$(PIP) ")]
+    assert [f"\t$(PIP) {line}" for line in re.findall(r'^"\${install\[@\]}" (.*)$', steps, re.MULTILINE)] == install
+    assert "--no-deps" in re.search(r"^install=\((.*)\)$", steps, re.MULTILINE)[1]
+    kernels = {json.loads(path.read_text())["metadata"]["kernelspec"]["name"] for path in (ROOT / "notebooks").glob("*.ipynb")}
+    assert set(re.findall(r"ipykernel install --name (\S+)", steps)) == kernels
+
+
+def test_binder_has_the_python_of_the_stored_runs_and_nothing_that_would_replace_it():
+    stored = {found for path in (ROOT / "notebooks").glob("*.ipynb") for found in re.findall(r'"Python (3\.\d+)', path.read_text())}
+    assert {f"python-{version}\n" for version in stored} == {(ROOT / ".binder" / "runtime.txt").read_text()}
+    assert {path.name for path in (ROOT / ".binder").iterdir()} == {"postBuild", "runtime.txt"}
 
 
 def test_supported_pythons_are_the_same_everywhere():

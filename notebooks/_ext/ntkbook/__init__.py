@@ -5,9 +5,13 @@ from zlib import crc32
 
 from sphinxcontrib.bibtex.plugin import register_plugin
 
-from . import boxes, mathjax
+from . import boxes, icons, mathjax, pictures
+from .api import Api
+from .chapters import ChapterMap, Chapters, CiteAs, Exercises, Objectives, StoredFigure
 from .citations import RoundAuthorYear
+from .ledger import Ledger
 from .numbering import number_by_chapter
+from .runs import StoredRuns
 from .slider import Slider
 
 __all__ = ["setup"]
@@ -17,11 +21,20 @@ def setup(app) -> dict:
     """Register the extension's parts; the notebook reader is named in conf.py."""
     register_plugin("sphinxcontrib.bibtex.style.referencing", "ntk_author_year", RoundAuthorYear)
     boxes.register(app)
-    app.add_directive("slider", Slider)
+    directives = {
+        "slider": Slider, "ledger": Ledger, "chapter-map": ChapterMap, "chapters": Chapters,
+        "objectives": Objectives, "exercises": Exercises, "stored-figure": StoredFigure, "cite-as": CiteAs,
+        "api": Api, "stored-runs": StoredRuns,
+    }  # fmt: skip
+    for name, directive in directives.items():
+        app.add_directive(name, directive)
     app.connect("builder-inited", mathjax.require)
     app.connect("env-get-updated", number_by_chapter, priority=600)
     app.connect("html-page-context", _bibliography_roles)
+    app.connect("html-page-context", mathjax.preload, priority=900)
+    app.connect("html-page-context", pictures.offer)
     app.connect("build-finished", mathjax.copy)
+    app.connect("build-finished", icons.keep_used)
     sources = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
     # A change here reads every chapter again.
     return {"env_version": crc32(sources), "parallel_read_safe": True, "parallel_write_safe": True}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sphinx.util import logging
 
-__all__ = ["CONFIG", "copy", "require"]
+__all__ = ["CONFIG", "copy", "preload", "require"]
 
 PARTS = ["startup.js", "core.js", "input/tex.js", "input/tex/extensions/boldsymbol.js",
          "output/chtml.js", "a11y/assistive-mml.js"]
@@ -35,6 +35,14 @@ def copy(app, exception) -> None:
         shutil.copyfile(source / part, target / part)
     shutil.copytree(font / "chtml", target / "newcm" / "chtml", dirs_exist_ok=True)
     shutil.copyfile(font / "chtml.js", target / "newcm" / "chtml.js")
+
+
+def preload(app, pagename, templatename, context, doctree) -> None:
+    """Fetch MathJax's parts at once, and not each when the one before it asks for it."""
+    if any(str(file.filename).endswith("mathjax/startup.js") for file in context.get("script_files", ())):
+        for part in [*PARTS[1:], "newcm/chtml.js"]:
+            address = context["pathto"](f"_static/mathjax/{part}", 1)
+            context["metatags"] += f'<link rel="preload" as="script" href="{address}">\n'
 
 
 def require(app) -> None:

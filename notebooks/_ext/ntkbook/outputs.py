@@ -1,20 +1,18 @@
 """From the stored outputs of a cell to what the site shows.
 
 Figures become image files with number, caption and alternative text; sliders keep their own
-HTML and become numbered figures too; the lines that ``check`` prints become a list of claims.
+HTML, with their frames in files, and become numbered figures too; the lines that ``check`` prints become a list of claims.
 """
 
 import base64
 import re
 from html import escape, unescape
-from html.parser import HTMLParser
-from io import BytesIO
-from itertools import groupby
+from itertools import count, groupby
 from pathlib import Path
 
 import nbformat
-from PIL import Image
 
+from . import pictures
 from .markdown import directive
 
 __all__ = ["claims_html", "convert", "count_claims"]
@@ -23,18 +21,6 @@ CLAIM = re.compile(
     r"✓ (?P<claim>.+): measured (?P<measured>[^,]+), expected (?P<expected>.+?) \[(?P<source>.+)\]$"
 )
 CAPTION = re.compile(r"<figcaption[^>]*>(.*?)</figcaption>", re.S)
-
-
-class _FirstTags(HTMLParser):
-    """Collects the attributes of the first <figure> and the first <img>."""
-
-    def __init__(self, html: str):
-        super().__init__()
-        self.attributes: dict[str, dict[str, str]] = {}
-        self.feed(html)
-
-    def handle_starttag(self, tag, attrs):
-        self.attributes.setdefault(tag, {key: value or "" for key, value in attrs})
 
 
 def convert(outputs: list, images: Path, first_claim: int = 1) -> list:
@@ -88,31 +74,42 @@ def _display(output, images: Path):
     if 'class="ntk-figure"' in html:
         markdown = _figure(html, images)
     elif 'class="ntk-slider"' in html:
-        markdown = _slider(html)
+        markdown = _slider(html, images)
     else:
         return output
     return nbformat.v4.new_output("display_data", data={"text/markdown": markdown})
 
 
 def _figure(html: str, images: Path) -> str:
-    attributes = _FirstTags(html).attributes
+    attributes = pictures.first_tags(html)
     name, image = attributes["figure"]["id"], attributes["img"]
-    picture = Image.open(BytesIO(base64.b64decode(image["src"].partition(";base64,")[2])))
-    images.mkdir(parents=True, exist_ok=True)
     file = images / f"{name}.webp"
-    picture.save(file, lossless=True)  # half of a PNG
+    _save(image, file)
     options = {"name": name, "alt": image["alt"]}
     if "width" in image:
         options["width"] = image["width"]
     return directive("figure", f"/{images.parent.name}/{images.name}/{file.name}", _caption(html), **options)
 
 
-def _slider(html: str) -> str:
+def _slider(html: str, images: Path) -> str:
     """The outer <figure> is left to the directive, which numbers it and adds the caption."""
-    name = _FirstTags(html).attributes["figure"]["id"]
+    name = pictures.first_tags(html)["figure"]["id"]
     inner = re.search(r"<figure[^>]*>(.*)</figure>", CAPTION.sub("", html), re.S)[1]
-    one_block = re.sub(r"\s*\n\s*", " ", inner.strip())
+    frames = count(1)
+
+    def frame(match: re.Match) -> str:
+        image = pictures.first_tags(match[0])["img"]
+        file = images / f"{name}-{next(frames)}.webp"
+        _save(image, file)
+        return match[0].replace(image["src"], f"_images/{file.name}")
+
+    one_block = re.sub(r"\s*\n\s*", " ", re.sub(r"<img [^>]*>", frame, inner).strip())
     return directive("slider", None, f'<div class="ntk-slider">{one_block}</div>\n\n{_caption(html)}', name=name)
+
+
+def _save(image: dict[str, str], file: Path) -> None:
+    data = base64.b64decode(image["src"].partition(";base64,")[2])
+    pictures.save(data, file, int(image["width"]))
 
 
 def _caption(html: str) -> str:
