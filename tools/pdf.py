@@ -72,6 +72,8 @@ def article(site: Path, page: str, pages: set[str]) -> Tag:
         tag["href"] = _link(tag["href"], page, pages)
     for image in found.find_all("img"):
         image.attrs.pop("loading", None)
+        if "srcset" in image.attrs:
+            image["src"] = image.attrs.pop("srcset").split(", ")[-1].split()[0]
         image["src"] = urljoin(site.as_uri() + "/", image["src"])
     return found
 

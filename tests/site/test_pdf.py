@@ -108,6 +108,12 @@ def test_a_slider_becomes_two_or_three_labelled_pictures(joined):
         assert 2 <= len(slider.select(".frame img:not([hidden])")) == len({p.get_text() for p in slider.select(".frame p")}) <= 3
 
 
+def test_pictures_are_printed_at_their_full_density(site, joined):
+    pictures = [image["src"] for image in joined.find_all("img") if not image["src"].startswith("data:")]
+    assert len(pictures) > 50 and not joined.select("img[srcset], img[loading]")
+    assert not [picture for picture in pictures if picture.endswith("-1x.webp") or not Path(picture.removeprefix("file://")).exists()]
+
+
 @browser
 def test_bookmarks_are_the_chapters_and_their_sections(site, printed):
     data = printed.read_bytes().decode("latin1")
