@@ -24,7 +24,7 @@ function fit() {
 
 const problems = () => {
   const right = document.body.getBoundingClientRect().right + 1;
-  const text = (element) => element.textContent.trim().slice(0, 60);
+  const text = (element) => (element.textContent.trim() || element.src || "").slice(0, 60);
   const named = (kind, elements) => elements.map((element) => `${kind}: ${element.tagName} ${text(element)}`);
   const all = [...document.querySelectorAll("body *")];
   return [

@@ -17,7 +17,10 @@ from bs4 import BeautifulSoup, Tag
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # Hidden code draws the figures, and a notebook shows it; the rest needs a screen.
-LEFT_OUT = ".headerlink, .ntk-hidden, .visually-hidden, .backrefs, .toctree-wrapper, script, style, a.download"
+LEFT_OUT = (
+    ".headerlink, .ntk-hidden, .visually-hidden, .backrefs, .toctree-wrapper, a.download, "
+    "script, style, button, input, label:has(input)"
+)
 TITLE = f"""
 <section class="title-page"><p class="title">The NTK Book</p>
 <p class="subtitle">Neural tangent kernels and infinite-width networks, every claim checked</p>
@@ -49,24 +52,31 @@ def article(site: Path, page: str, pages: set[str]) -> Tag:
     """The article of a page for print: open, without buttons, and with ids and links that hold in the whole book."""
     found = _soup(site / f"{page}.html").find("article")
     found["id"] = page
-    for tag in found.select(LEFT_OUT):
-        tag.decompose()
-    for doors in found.select(".ntk-doors"):
-        _keep_ends(doors)
     for slider in found.select(".ntk-slider"):
         _frames(slider)
+    for tag in found.select(LEFT_OUT):
+        tag.extract()
+    for doors in found.select(".ntk-doors"):
+        _keep_ends(doors)
     for code in found.find_all("pre"):
         _lines(code)
     for tag in found.find_all("details"):
         tag["open"] = ""
+    for link in found.select("a.image-reference"):
+        link.unwrap()
     for section in found.select("section[id]:has(> :is(h1, h2, h3))"):
-        section.find(["h1", "h2", "h3"], recursive=False)["id"] = section.attrs.pop("id")
+        heading = section.find(["h1", "h2", "h3"], recursive=False)
+        heading["id"] = section.attrs.pop("id")
+        for label in section.select(":scope > span[id]:empty"):  # before the heading, where a page could end between them
+            heading.insert(0, label.extract())
     for tag in found.find_all(id=True):
         tag["id"] = f"{page}.{tag['id']}"
     for tag in found.find_all("a", href=True):
         tag["href"] = _link(tag["href"], page, pages)
     for image in found.find_all("img"):
         image.attrs.pop("loading", None)
+        if "srcset" in image.attrs:
+            image["src"] = image.attrs.pop("srcset").split(", ")[-1].split()[0]
         image["src"] = urljoin(site.as_uri() + "/", image["src"])
     return found
 
@@ -120,7 +130,7 @@ def solutions(chapters: list[Tag]) -> Tag:
     for chapter in chapters:
         details = chapter.select("details.ntk-solution")
         if details:
-            found.append(_tag(f"<h2 id='solutions.{chapter['id']}'>{chapter.h1.decode_contents().strip()}</h2>"))
+            found.append(_tag(f"<h2 id='solutions.{chapter['id']}'>{_title(chapter.h1)}</h2>"))
         for number, solution in enumerate(details, 1):
             exercise, name = solution.find_previous(class_="ntk-exercise"), f"solutions.{chapter['id']}.{number}"
             title = exercise.find(class_="ntk-box-title").decode_contents()
@@ -132,6 +142,11 @@ def solutions(chapters: list[Tag]) -> Tag:
     return found
 
 
+def _title(heading: Tag) -> str:
+    """What a heading says, without the labels in it."""
+    return "".join(str(part) for part in heading.contents if not (isinstance(part, Tag) and part.get("id"))).strip()
+
+
 def table_of_contents(chapters: list[Tag], captions: dict[str, str]) -> Tag:
     """Chapters and their sections; the page numbers are filled in when they are known."""
     lines = []
@@ -139,7 +154,7 @@ def table_of_contents(chapters: list[Tag], captions: dict[str, str]) -> Tag:
         if chapter["id"] in captions:
             lines.append(f"<li class='caption'>{escape(captions[chapter['id']])}</li>")
         for heading in chapter.select("h1, section > section > h2"):
-            title = f"<span class='name'>{heading.decode_contents()}</span><span class='on-page'></span>"
+            title = f"<span class='name'>{_title(heading)}</span><span class='on-page'></span>"
             lines.append(f"<li class='{heading.name}'><a href='#{heading['id']}'>{title}</a></li>")
     return _tag(f"<article class='bd-article contents'><h1>Contents</h1><ul>{''.join(lines)}</ul></article>")
 

@@ -108,6 +108,12 @@ def test_a_slider_becomes_two_or_three_labelled_pictures(joined):
         assert 2 <= len(slider.select(".frame img:not([hidden])")) == len({p.get_text() for p in slider.select(".frame p")}) <= 3
 
 
+def test_pictures_are_printed_at_their_full_density(site, joined):
+    pictures = [image["src"] for image in joined.find_all("img") if not image["src"].startswith("data:")]
+    assert len(pictures) > 50 and not joined.select("img[srcset], img[loading]")
+    assert not [picture for picture in pictures if picture.endswith("-1x.webp") or not Path(picture.removeprefix("file://")).exists()]
+
+
 @browser
 def test_bookmarks_are_the_chapters_and_their_sections(site, printed):
     data = printed.read_bytes().decode("latin1")
@@ -155,10 +161,12 @@ def test_the_table_of_contents_has_the_right_pages(site, printed):
 @browser
 def test_what_would_look_wrong_on_paper_is_an_error(site, tmp_path):
     bad = r"""<p><span class="math">\(\nosuch\)</span></p><div style="width: 400mm">wide</div>
-      <a href="#nowhere">lost</a><img src="missing.png"></body>"""
+      <a href="#nowhere">lost</a><img src="missing.png">"""
+    for terms in (30, 200):  # the first is made to fit, the second would be too small to read
+        bad += rf"<div class='math'>\[{' + '.join(['x'] * terms)}\]</div>"
     page = tmp_path / "bad.html"
-    page.write_text(tool.book(site, ["03_linearization"]).replace("</body>", bad), encoding="utf-8")
+    page.write_text(tool.book(site, ["03_linearization"]).replace("</article></body>", bad + "</article></body>"), encoding="utf-8")
     result = run("node", TOOLS / "pdf.mjs", page.as_uri(), tmp_path / "bad.pdf")
     assert result.returncode == 1
     kinds = [line.partition(":")[0] for line in result.stderr.splitlines()]
-    assert kinds == ["formula", "no picture", "no target", "too wide"]
+    assert kinds == ["formula", "no picture", "no target", "too wide", "too small"]
