@@ -149,7 +149,7 @@ def _check_rows(apply, params, x) -> None:
     rows = np.asarray(x).reshape(len(x), -1)
     other = int((rows != rows[0]).any(1).argmax())  # the first that differs
     change, size = _change_beside_another_row(apply, params, x[:1], x[other : other + 1])
-    if change > jnp.finfo(change.dtype).eps ** 0.5 * size:
+    if jnp.isinf(change) or change > jnp.finfo(change.dtype).eps ** 0.5 * size:
         raise ValueError(
             f"f changes a row's output by {change:.2g} when another row is beside it; expected rows that do not depend on "
             "one another. Normalization over the batch needs its running averages, dropout must be off."
@@ -159,4 +159,5 @@ def _check_rows(apply, params, x) -> None:
 @jax.jit
 def _change_beside_another_row(apply, params, row, other):
     alone, beside = apply(params, row)[0], apply(params, jnp.concatenate([row, other]))[0]
-    return jnp.abs(alone - beside).max(), jnp.abs(alone).max()
+    only_alone = jnp.isnan(alone) & ~jnp.isnan(beside)  # as of a batch of one, divided by its deviation
+    return jnp.where(only_alone, jnp.inf, jnp.abs(alone - beside)).max(), jnp.abs(alone).max()

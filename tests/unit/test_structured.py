@@ -367,3 +367,13 @@ def test_rows_that_depend_on_one_another_are_refused():
 
     with pytest.raises(ValueError, match="f changes a row's output by .* when another row is beside it"):
         empirical_ntk(normalized, DENSE, normal(7, 4, 3))
+
+
+def test_batch_normalization_without_an_epsilon_is_refused():
+    def f(params, x):
+        z = x @ params
+        return (z - z.mean(0)) / z.std(0)
+
+    x = jnp.arange(6.0).reshape(3, 2)
+    with pytest.raises(ValueError, match="changes a row's output by inf when another row is beside it"):
+        empirical_ntk(f, jnp.ones((2, 1)), x)
