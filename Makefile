@@ -72,7 +72,7 @@ lock: ## resolve requirements.lock anew (needs uv)
 bench: $(READY) ## time the kernels against neural-tangents and print the ratios
 	$(PY) -m pytest tests/benchmarks --benchmark-columns=min,median,rounds --benchmark-sort=name
 
-colab: $(READY) ## run the chapters as Colab would; one chapter: CHAPTER=name (needs python3.12)
+colab: $(READY) ## run the chapters as Colab would, build for Binder; one chapter: CHAPTER=name (needs python3.12)
 	$(PY) -m pytest tests/colab -k '$(CHAPTER)'
 
 clean: ## remove everything that make made

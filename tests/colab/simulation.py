@@ -37,7 +37,8 @@ class Run:
 
     def __str__(self) -> str:
         added = " ".join(sorted(self.after - self.before))
-        return f"install {self.install_seconds:.0f} s, then {self.seconds:.0f} s ({self.cpu_seconds:.0f} CPU seconds); added {added}"
+        took = f"install {self.install_seconds:.0f} s, then {self.seconds:.0f} s ({self.cpu_seconds:.0f} CPU seconds)"
+        return f"{took}; added {added}"
 
 
 def pip(python: Path, *arguments) -> str:

@@ -68,7 +68,8 @@ def test_lab_lists_every_chapter(binder, address):
 def test_the_chapters_kernel_is_the_locks(binder, address):
     python = Path(get(f"{address}api/kernelspecs")["kernelspecs"]["python3"]["spec"]["argv"][0])
     assert python.is_relative_to(binder[0])
-    pinned = set(re.findall(r"^(?:jax|jaxlib)==\S+(?= ; python_full_version < '3.12')", (ROOT / "requirements.lock").read_text(), re.M))
+    lock = (ROOT / "requirements.lock").read_text()
+    pinned = set(re.findall(r"^(?:jax|jaxlib)==\S+(?= ; python_full_version < '3.12')", lock, re.MULTILINE))
     assert len(pinned) == 2 and pinned <= installed(python)
     kernel = subprocess.run([python, "-c", "import ntk_helpers as n; print(n.__file__)"], cwd="/", capture_output=True, text=True)
     assert Path(kernel.stdout).is_relative_to(binder[0])

@@ -1,7 +1,9 @@
 // The notebooks as JupyterLab shows them: node lab.mjs LAB_URL OUT_PREFIX NOTEBOOK...
-// prints what a reader would stumble over, and writes OUT_PREFIX-<notebook>-<n>.png, a screenful each, from
-// the top, the first box, figure, slider and solution. Give it a server on a copy, without a token (see CONTRIBUTING.md).
-import { launch, settled } from "./browser.mjs";
+// prints what a reader would stumble over, and writes OUT_PREFIX-<notebook>-<place>.png, a screenful each, from
+// the top, the first box, figure, slider and solution.
+// Give it a server that works on a copy, without a token, and renders every cell: in the settings folder that
+// JUPYTERLAB_SETTINGS_DIR names, @jupyterlab/notebook-extension/tracker.jupyterlab-settings is {"windowingMode": "none"}.
+import { launch } from "./browser.mjs";
 
 const PLACES = {
   top: ".jp-NotebookPanel .jp-Cell",
@@ -21,7 +23,8 @@ function audit() {
     return copy;
   });
   const found = (pattern) => texts.map((text) => text.textContent.match(pattern)?.[0]).filter(Boolean);
-  const targets = new Set([...document.querySelectorAll("[data-jupyter-id]")].map((node) => node.dataset.jupyterId));
+  const anchors = [...document.querySelectorAll("[data-jupyter-id], figure[id]")];
+  const targets = new Set(anchors.map((node) => node.dataset.jupyterId ?? node.id));
   const images = [...document.querySelectorAll(".jp-NotebookPanel img")];
   return {
     "raw mathematics": found(/.{0,40}(\$|\\\\?(frac|sigma|Theta|begin|mathbb)).{0,40}/),

@@ -98,7 +98,8 @@ def test_binder_makes_the_chapters_kernel_from_the_lock_as_make_does():
 
 
 def test_binder_has_the_python_of_the_stored_runs_and_nothing_that_would_replace_it():
-    stored = {found for path in (ROOT / "notebooks").glob("*.ipynb") for found in re.findall(r'"Python (3\.\d+)', path.read_text())}
+    texts = [path.read_text() for path in (ROOT / "notebooks").glob("*.ipynb")]
+    stored = {found for text in texts for found in re.findall(r'"Python (3\.\d+)', text)}
     assert {f"python-{version}\n" for version in stored} == {(ROOT / ".binder" / "runtime.txt").read_text()}
     assert {path.name for path in (ROOT / ".binder").iterdir()} == {"postBuild", "runtime.txt"}
 
