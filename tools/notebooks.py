@@ -144,6 +144,8 @@ def _normalize_cells(cells: list[NotebookNode]) -> None:
     for cell in cells:
         cell.source = cell.source.rstrip()
         cell.metadata = NotebookNode({key: cell.metadata[key] for key in KEPT_CELL_METADATA if key in cell.metadata})
+        if cell.cell_type == "code" and "solution" in cell.metadata.get("tags", []):
+            cell.metadata["jupyter"] = NotebookNode(outputs_hidden=True, source_hidden=True)
         if cell.cell_type == "code":
             cell.outputs = _merge_streams(cell.outputs)
         # An id that follows from the content: the same text gives the same file.

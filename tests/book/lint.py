@@ -205,7 +205,8 @@ def exercises(chapter: Chapter) -> Iterator[str]:
         if not any("check(" in cell.source and any(map(CLAIM.fullmatch, stdout(cell))) for cell in solution):
             yield f"exercise {number} is not followed by a solution that checks itself"
         for cell in solution:
-            hidden = cell.metadata.get("cellView") == "form" and cell.metadata.get("jupyter", {}).get("source_hidden")
+            folded = cell.metadata.get("jupyter", {})
+            hidden = cell.metadata.get("cellView") == "form" and folded.get("source_hidden") and folded.get("outputs_hidden")
             if not hidden or not cell.source.startswith("#@title Solution"):
                 yield f"the solution of exercise {number} is not hidden in Colab and JupyterLab"
 

@@ -17,7 +17,7 @@ import notebooks as stored_notebooks  # noqa: E402
 from ntkbook.markdown import exercise_title  # noqa: E402
 
 CHAPTERS = {path.name: nbformat.read(path, as_version=4) for path in sorted((ROOT / "notebooks").glob("*.ipynb"))}
-HIDDEN = {"tags": ["solution"], "cellView": "form", "jupyter": {"source_hidden": True}}
+HIDDEN = {"tags": ["solution"], "cellView": "form", "jupyter": {"outputs_hidden": True, "source_hidden": True}}
 
 
 def is_solution(cell):
@@ -152,7 +152,7 @@ def test_the_instructors_edition_shows_every_solution(name):
     notebook, edition = CHAPTERS[name], editions.instructor(CHAPTERS[name])
     nbformat.validate(edition)
     text = nbformat.writes(edition)
-    assert not [hidden for hidden in ("#@title", "cellView", "source_hidden", '"solution"', "colab.research") if hidden in text]
+    assert not [hidden for hidden in ("#@title", "cellView", "_hidden", '"solution"', "colab.research") if hidden in text]
     assert [cell.get("outputs") for cell in edition.cells] == [cell.get("outputs") for cell in notebook.cells]
     solutions, _ = split(notebook)
     shown = [cell.source for cell in edition.cells if cell.source.startswith("# Solution\n")]

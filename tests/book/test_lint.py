@@ -35,7 +35,7 @@ def stream(text, name="stdout"):
 
 
 def solution():
-    metadata = {"tags": ["solution"], "cellView": "form", "jupyter": {"source_hidden": True}}
+    metadata = {"tags": ["solution"], "cellView": "form", "jupyter": {"outputs_hidden": True, "source_hidden": True}}
     return new_code_cell("#@title Solution\ncheck(1)", outputs=[stream(CLAIM)], metadata=metadata)
 
 
@@ -127,6 +127,10 @@ def unhidden(notebook):
     code(notebook, "#@title").metadata.pop("cellView")
 
 
+def half_hidden(notebook):
+    code(notebook, "#@title").metadata["jupyter"].pop("outputs_hidden")
+
+
 def slow(notebook):
     notebook.metadata["ntk_book"]["cpu_seconds"] = 900
 
@@ -167,6 +171,7 @@ DEFECTS = [
     ("exercises", replace("**Exercise", "<a id", "<b id"), "does not start with"),
     ("exercises", replace("**Exercise", "Level 2", "Level 4"), "does not end with"),
     ("exercises", unhidden, "not hidden"),
+    ("exercises", half_hidden, "not hidden"),
     ("markdown", replace("## A section", "Why", r"$\bm{x}$"), "boldsymbol"),
     ("markdown", replace("## A section", "Why", "$$\nx \\tag{1}\n$$"), "\\tag"),
     ("markdown", replace("## A section", "Why", "\\begin{align*}"), "aligned"),
