@@ -76,7 +76,13 @@ def test_workflows_are_valid(tmp_path):
 
 def test_workflows_run_the_doors():
     runs = {p.name: re.findall(r"- run: (.*)", p.read_text()) for p in WORKFLOWS.iterdir()}
-    assert runs == {"test.yml": [".ci/run"], "pages.yml": ["make site"]}
+    targets, published = runs.pop("pages.yml")
+    assert runs == {"test.yml": [".ci/run"]}
+    assert targets == "make site pdf offline slides"
+    built = re.findall(r"(?<=notebooks/_build/)[\w.-]+", published)
+    assert built == ["ntk-book.pdf", "ntk-book-offline.zip", "slides", "html"]
+    lecturers = (ROOT / "notebooks" / "lecturers.md").read_text()
+    assert all(f"ntk-book/{name}" in lecturers for name in built[:-1])
     assert (ROOT / ".ci" / "run").read_text().rstrip().endswith("\nmake test </dev/null")
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
 
