@@ -105,3 +105,12 @@ def test_the_entry_to_cite_is_that_of_the_citation_file(site):
     citation = (ROOT / "CITATION.cff").read_text()
     for key in ("title", "version", "url"):
         assert re.search(rf'^{key}: "?(.+?)"?$', citation, re.M)[1] in cited
+
+
+def test_the_ledger_is_searched_by_words(site, in_browser):
+    whole, some, none = in_browser("ledger.mjs", "", "critical relu", "xyzzyxyzzy")
+    rows = [row.get_text() for row in page(site, "ledger").select(".ntk-ledger tbody tr")]
+    assert whole["claims"] == rows and whole["tables"] == len(FILES)
+    assert some["claims"] == [row for row in rows if "critical" in row.lower() and "relu" in row.lower()]
+    assert 0 < some["tables"] < len(FILES) and some["count"] == f"{len(some['claims'])} of {len(rows)}"
+    assert none == {"claims": [], "tables": 0, "count": f"0 of {len(rows)}"}
