@@ -14,6 +14,7 @@ import nbformat
 from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
+from . import outputs, pictures
 from .markdown import exercise_title
 
 __all__ = ["ChapterMap", "Chapters", "CiteAs", "Exercises", "Objectives", "StoredFigure", "plan"]
@@ -141,26 +142,27 @@ def _box(chapter: Chapter, x: float, y: float) -> str:
     first = y + BOX[1] / 2 - 7.5 * (len(words) - 1) + 4
     text = "".join(f'<tspan x="{x + BOX[0] / 2:g}" y="{first + 15 * i:g}">{escape(line)}</tspan>' for i, line in enumerate(words))
     shape = f'<rect x="{x:g}" y="{y:g}" width="{BOX[0]}" height="{BOX[1]}" rx="6"/><text text-anchor="middle">{text}</text>'
-    title = f"<title>{escape(chapter.number)} {escape(chapter.title)}: {escape(chapter.question)}</title>"
     if chapter.file is None:
-        return f'<g class="ntk-planned">{title}{shape}</g>'
-    return f'<a href="{chapter.file.stem}.html">{title}{shape}</a>'
+        return f'<g class="ntk-planned">{shape}</g>'
+    return f'<a href="{chapter.file.stem}.html">{shape}</a>'
 
 
 class StoredFigure(SphinxDirective):
-    """``stored-figure NOTEBOOK NAME``: a figure as the notebook's cell displayed it, without a number."""
+    """``stored-figure NOTEBOOK NAME``: a slider as the notebook's cell displayed it, without a number."""
 
     required_arguments = 2
 
     def run(self) -> list[nodes.Node]:
         file, name = Path(self.env.srcdir) / self.arguments[0], self.arguments[1]
         self.env.note_dependency(str(file))
-        outputs = [output for cell in nbformat.read(file, as_version=4).cells for output in cell.get("outputs", [])]
-        shown = [output.get("data", {}).get("text/html", "") for output in outputs]
-        try:
-            return [nodes.raw("", next(html for html in shown if f'id="{name}"' in html), format="html")]
-        except StopIteration:
-            raise self.error(f"{self.arguments[0]} shows no figure {name}") from None
+        shown = [output for cell in nbformat.read(file, as_version=4).cells for output in cell.get("outputs", [])]
+        found = [output for output in shown if f'id="{name}"' in output.get("data", {}).get("text/html", "")]
+        if not found:
+            raise self.error(f"{self.arguments[0]} shows no figure {name}")
+        [slider] = outputs.convert(found, Path(self.env.srcdir, pictures.FOLDER))
+        body, caption = re.search(r'(<div class="ntk-slider">.*</div>)\n\n(.*)\n```', slider["data"]["text/markdown"]).groups()
+        html = f'<figure id="{name}" class="ntk-slider-figure">{body}<figcaption>{escape(caption)}</figcaption></figure>'
+        return [nodes.raw("", html, format="html")]
 
 
 class CiteAs(SphinxDirective):
