@@ -137,7 +137,7 @@ def _line(start, end) -> str:
 
 
 def _box(chapter: Chapter, x: float, y: float) -> str:
-    words = wrap(f"{chapter.number} {chapter.title}", 16)
+    words = wrap(f"{chapter.number} {chapter.title}", 16, break_long_words=False)
     words = words if len(words) < 4 else [*words[:2], f"{words[2].rstrip(',')} …"]
     first = y + BOX[1] / 2 - 7.5 * (len(words) - 1) + 4
     text = "".join(f'<tspan x="{x + BOX[0] / 2:g}" y="{first + 15 * i:g}">{escape(line)}</tspan>' for i, line in enumerate(words))
@@ -161,7 +161,7 @@ class StoredFigure(SphinxDirective):
             raise self.error(f"{self.arguments[0]} shows no figure {name}")
         [slider] = outputs.convert(found, Path(self.env.srcdir, pictures.FOLDER))
         body, caption = re.search(r'(<div class="ntk-slider">.*</div>)\n\n(.*)\n```', slider["data"]["text/markdown"]).groups()
-        html = f'<figure id="{name}" class="ntk-slider-figure">{body}<figcaption>{escape(caption)}</figcaption></figure>'
+        html = f'<figure id="shown-{name}" class="ntk-slider-figure">{body}<figcaption>{escape(caption)}</figcaption></figure>'
         return [nodes.raw("", html, format="html")]
 
 
