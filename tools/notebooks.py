@@ -5,7 +5,7 @@
     python tools/notebooks.py check [NAME ...]     fail where `links` would change a file
 
 Generated are the line under a title, the cell that installs the package in Colab, the list
-of what is cited, the metadata and the cell ids. The host is `project.urls.Repository` in pyproject.toml.
+of what is cited, the anchors of equations, the metadata and the cell ids. The host is `project.urls.Repository` in pyproject.toml.
 """
 
 import argparse
@@ -40,6 +40,7 @@ os.environ["TQDM_DISABLE"] = "1"  # a progress bar is no output to store; read b
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 LANGUAGE = {"file_extension": ".py", "mimetype": "text/x-python", "name": "python", "pygments_lexer": "ipython3"}
 KEPT_CELL_METADATA = ("cellView", "jupyter", "tags")
+EQUATION = re.compile(r"(?: <a id=\"eq-[\w-]+\"></a>)?(\n\n\$\$\n(?:(?!\n\$\$).)*\n\$\$ \((eq-[\w-]+)\))", re.S)
 
 
 class CurrentInterpreter(AsyncKernelManager):
@@ -143,6 +144,8 @@ def _normalize_cells(cells: list[NotebookNode]) -> None:
     seen = Counter()
     for cell in cells:
         cell.source = cell.source.rstrip()
+        if cell.cell_type == "markdown":  # an equation's anchor ends the paragraph before it
+            cell.source = EQUATION.sub(r' <a id="\2"></a>\1', cell.source)
         cell.metadata = NotebookNode({key: cell.metadata[key] for key in KEPT_CELL_METADATA if key in cell.metadata})
         if cell.cell_type == "code" and "solution" in cell.metadata.get("tags", []):
             cell.metadata["jupyter"] = NotebookNode(outputs_hidden=True, source_hidden=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from markdown_it import MarkdownIt
 from mdit_py_plugins.dollarmath import dollarmath_plugin
 from nbformat import NotebookNode
-from ntkbook.markdown import BOX, BOXES, CITATION, CODE, EQUATION, HEADING, REFERENCE
+from ntkbook.markdown import BOX, BOXES, CITATION, CODE, EQUATION, EQUATION_ANCHOR, HEADING, REFERENCE
 
 __all__ = [
     "SLIDE_LINES", "Block", "blocks", "claim_height", "first_sentences", "height", "last_sentence", "list_items",
@@ -80,6 +80,7 @@ def readable(source: str, names: dict[str, str]) -> str:
 
 def _without_links(text: str, names: dict[str, str]) -> str:
     text = HEADING.sub(r"\1", text)
+    text = EQUATION_ANCHOR.sub("", text)
     text = EQUATION.sub(lambda match: f"({names[match[1]]})", text)
     text = CITATION.sub(r"\1", text)
     text = REFERENCE.sub(lambda match: names[match[1]], text)

@@ -89,8 +89,24 @@ def test_every_citation_leads_to_an_entry_in_the_same_notebook(path):
     assert set(re.findall(r"#(cite-[\w-]+)", text)) == set(re.findall(r'<a id=\\"(cite-[\w-]+)', text))
 
 
+def test_an_equation_with_a_label_gets_its_anchor_in_the_paragraph_before():
+    plain, labelled = "First\n\n$$\na\n$$\n\nHence", "$$\nb\n\\\\ c\n$$ (eq-x)\n\n$$\nd\n$$"
+    notebook = notebooks.refresh(chapter(new_markdown_cell(f"{plain}\n\n{labelled}")), "03_title.ipynb", HOST)
+    assert notebook.cells[1].source == f'{plain} <a id="eq-x"></a>\n\n{labelled}'
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_every_link_to_an_equation_leads_to_its_anchor(path):
+    for file, label in re.findall(r"\]\(([\w.]*)#(eq-[\w-]+)\)", path.read_text(encoding="utf-8")):
+        target = path.with_name(file or path.name)
+        assert f'<a id=\\"{label}\\"></a>' in target.read_text(encoding="utf-8"), f"no anchor of {label} in {target.name}"
+
+
+EQUATION = new_markdown_cell("Text\n\n$$\na\n$$ (eq-a)\n\nText\n\n$$\nb\n$$ (eq-b)")
+
+
 def test_refreshing_twice_changes_nothing():
-    notebook = notebooks.refresh(chapter(new_code_cell("a"), new_code_cell("a"), CITING.copy()), "03_title.ipynb", HOST)
+    notebook = notebooks.refresh(chapter(new_code_cell("a"), new_code_cell("a"), EQUATION.copy(), CITING.copy()), "03_title.ipynb", HOST)
     text = notebooks.text_of(notebook)
     assert notebooks.text_of(notebooks.refresh(nbformat.reads(text, 4), "03_title.ipynb", HOST)) == text
     assert len({cell.id for cell in notebook.cells}) == len(notebook.cells)

@@ -33,6 +33,7 @@ CLAIM = "✓ the gap {}: measured 1e-17, expected < 1e-12 [Jacot 2018, Thm 1]"
     ("plain", "myst"),
     [
         ("[(eq-01-flow)](#eq-01-flow)", "{eq}`eq-01-flow`"),
+        ('Hence <a id="eq-01-flow"></a>\n\n$$\na\n$$ (eq-01-flow)', "Hence\n\n$$\na\n$$ (eq-01-flow)"),
         ("[the theorem](#thm-01-x)", "{numref}`Theorem %s <thm-01-x>`"),
         ("[it](01_ntk.ipynb#def-01-x)", "{numref}`Definition %s <def-01-x>`"),
         ("[the exercise](#ex-01-2)", "{numref}`Exercise %s <ex-01-2>`"),

@@ -5,6 +5,7 @@ instead follows a few fixed forms, and each form is turned into the book feature
 
     **Theorem (Title).** <a id="thm-x"></a>   a cell that starts so is one box
     ## Section <a id="sec-x"></a>             a heading that can be referred to
+    <a id="eq-x"></a>                         nothing: the equation below has this label itself
     [(eq-x)](#eq-x)                           the number of an equation
     [the theorem](#thm-x)                     "Theorem 1.2"; same for figures and exercises
     [Jacot et al. (2018)](#cite-jacot2018)    an entry of the bibliography
@@ -24,6 +25,7 @@ BOX = re.compile(
     r"\*\*(?P<kind>[A-Z][a-z]+)(?: \((?P<title>.+?)\))?\.\*\*[ \t]*(?:<a id=\"(?P<label>[\w-]+)\"></a>)?\s*"
 )
 HEADING = re.compile(r"^(#{2,6} .*?)[ \t]*<a id=\"([\w-]+)\"></a>[ \t]*$", re.M)
+EQUATION_ANCHOR = re.compile(r" <a id=\"eq-[\w-]+\"></a>$", re.M)
 EQUATION = re.compile(r"\[\(eq-[\w-]+\)\]\((?:[\w./-]+\.ipynb)?#(eq-[\w-]+)\)")
 CITATION = re.compile(r"\[([^\[\]]*)\]\(#cite-([\w-]+)\)")
 REFERENCE = re.compile(
@@ -67,6 +69,7 @@ def _box(source: str) -> str:
 
 def _references(text: str) -> str:
     text = HEADING.sub(r"(\2)=\n\1", text)
+    text = EQUATION_ANCHOR.sub("", text)
     text = EQUATION.sub(r"{eq}`\1`", text)
     text = CITATION.sub(_citation, text)
     return REFERENCE.sub(_reference, text)
