@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "notebooks/index.md", "notebooks/lecturers.md", "CITATION.cff"]
+DOCUMENTS = ["README.md", "notebooks/lecturers.md", "CITATION.cff"]
 
 
 def written(citation: str) -> dict[str, str]:

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # Hidden code draws the figures, and a notebook shows it; the rest needs a screen.
 LEFT_OUT = (
-    ".headerlink, .ntk-hidden, .visually-hidden, .backrefs, .toctree-wrapper, a.download, "
+    ".headerlink, .ntk-hidden, .visually-hidden, .toctree-wrapper, a.download, "
     "script, style, button, input, label:has(input)"
 )
 TITLE = f"""
@@ -60,8 +60,6 @@ def article(site: Path, page: str, pages: set[str]) -> Tag:
         _keep_ends(doors)
     for code in found.find_all("pre"):
         _lines(code)
-    for tag in found.find_all("details"):
-        tag["open"] = ""
     for link in found.select("a.image-reference"):
         link.unwrap()
     for section in found.select("section[id]:has(> :is(h1, h2, h3))"):
@@ -99,7 +97,7 @@ def _frames(slider: Tag) -> None:
     slider.clear()
     for i in sorted({0, len(images) // 2, len(images) - 1}):
         images[i].attrs.pop("hidden", None)
-        frame = BeautifulSoup(f"<div class='frame'><p>{escape(name)}<b>{escape(labels[i])}</b></p></div>", "html.parser").div
+        frame = _tag(f"<div class='frame'><p>{escape(name)}<b>{escape(labels[i])}</b></p></div>")
         frame.append(images[i])
         slider.append(frame)
 

@@ -159,8 +159,7 @@ def skeleton(chapter: Chapter) -> Iterator[str]:
         yield "no '**You will learn**' with three points"
     if "**You need**" not in chapter.prose:
         yield "no '**You need**'"
-    sections = [title for title in re.findall(r"^## ([^<\n]*)", chapter.prose, re.M)]
-    found = [title.strip() for title in sections if title.strip() in SECTIONS]
+    found = [title.strip() for title in re.findall(r"^## ([^<\n]*)", chapter.prose, re.M) if title.strip() in SECTIONS]
     if found != SECTIONS:
         yield f"sections {found}, expected {SECTIONS} in this order"
 

@@ -1,4 +1,4 @@
-"""The site, built once for all tests and served to a browser; the book's Sphinx extension on the path."""
+"""The site, built once for all tests and served; a browser to visit it."""
 
 import functools
 import json
@@ -15,7 +15,6 @@ from bs4 import BeautifulSoup
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-sys.path.insert(0, str(ROOT / "notebooks" / "_ext"))
 
 
 @pytest.fixture(scope="session")
@@ -51,23 +50,28 @@ class Quiet(SimpleHTTPRequestHandler):
 
 
 @pytest.fixture(scope="session")
-def in_browser(site):
-    """A function that runs a script of this folder on the served site and returns the JSON that it prints."""
+def with_browser():
+    """A function that runs a command which drives Chromium by Node.js, asserts how it ends, and returns what it was."""
     chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
-    if not chromium:
-        pytest.skip("no Chromium: install Debian's chromium, or name it in CHROMIUM")
-    if not shutil.which("node"):
-        pytest.skip("no Node.js, which drives the browser")
-    if not (HERE / "node_modules").is_dir():
-        pytest.skip("run `npm ci --ignore-scripts` in tests/site for the browser tests")
+    if not (chromium and shutil.which("node") and (HERE / "node_modules").is_dir()):
+        pytest.skip("needs Chromium (or its name in CHROMIUM), Node.js, and `npm ci --ignore-scripts` in tests/site")
+
+    def run(*command, returncode=0):
+        result = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "CHROMIUM": chromium})
+        assert result.returncode == returncode, result.stdout + result.stderr
+        return result
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def in_browser(site, with_browser):
+    """A function that runs a script of this folder on the served site and returns the JSON that it prints."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=site))
     threading.Thread(target=server.serve_forever, daemon=True).start()
 
     def run(script, *arguments):
-        command = ["node", str(HERE / script), f"http://127.0.0.1:{server.server_port}/", *arguments]
-        result = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "CHROMIUM": chromium})
-        assert result.returncode == 0, result.stderr
-        return json.loads(result.stdout)
+        return json.loads(with_browser("node", HERE / script, f"http://127.0.0.1:{server.server_port}/", *arguments).stdout)
 
     yield run
     server.shutdown()

@@ -1,6 +1,6 @@
 // The notebooks as JupyterLab shows them: node lab.mjs LAB_URL OUT_PREFIX NOTEBOOK...
 // prints what a reader would stumble over, and writes OUT_PREFIX-<notebook>-<place>.png, a screenful each, from
-// the top, the first box, figure, slider and solution.
+// the top, the first box, figure, slider and exercise, and the end.
 // Give it a server that works on a copy, without a token, and renders every cell: in the settings folder that
 // JUPYTERLAB_SETTINGS_DIR names, @jupyterlab/notebook-extension/tracker.jupyterlab-settings is {"windowingMode": "none"}.
 import { launch } from "./browser.mjs";

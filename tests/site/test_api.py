@@ -37,13 +37,13 @@ def members(cls):
 
 
 @pytest.fixture(scope="module")
-def article(site):
-    return BeautifulSoup((site / "api.html").read_text(encoding="utf-8"), "html.parser").find("article")
+def article(pages):
+    return pages["api.html"].find("article")
 
 
 @pytest.fixture(scope="module")
-def notation(site):
-    return BeautifulSoup((site / "notation.html").read_text(encoding="utf-8"), "html.parser").find("article")
+def notation(pages):
+    return pages["notation.html"].find("article")
 
 
 def test_every_public_name_and_member_is_documented_once(article):

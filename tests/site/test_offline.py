@@ -1,7 +1,6 @@
 """The site as a zip: the same bytes each time, and all of it works from a folder, without a server."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -11,13 +10,7 @@ from zipfile import ZipFile
 import pytest
 
 HERE = Path(__file__).resolve().parent
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
 CHAPTER, WORD = "01_neural_tangent_kernel.html", "eigenvector"
-
-browser = pytest.mark.skipif(
-    not (CHROMIUM and shutil.which("node") and (HERE / "node_modules").is_dir()),
-    reason="needs Chromium, Node.js, and `npm ci --ignore-scripts` in tests/site",
-)
 
 
 def pack(site, out):
@@ -32,17 +25,12 @@ def packed(site, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def visit(packed):
+def visit(packed, with_browser):
     """What offline.mjs saw in the unpacked folder, whose name has a space as a reader's may."""
     folder = packed.parent / "my books"
     with ZipFile(packed) as archive:
         archive.extractall(folder)
-    result = subprocess.run(
-        ["node", HERE / "offline.mjs", folder / "ntk-book", WORD, "index.html", CHAPTER],
-        capture_output=True, text=True, check=False, env={**os.environ, "CHROMIUM": CHROMIUM or ""},
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout)
+    return json.loads(with_browser("node", HERE / "offline.mjs", folder / "ntk-book", WORD, "index.html", CHAPTER).stdout)
 
 
 def test_the_same_site_gives_the_same_bytes(site, packed, tmp_path):
@@ -57,19 +45,16 @@ def test_everything_is_in_one_folder_and_sorted(packed):
     assert {"ntk-book/index.html", "ntk-book/searchindex.js", f"ntk-book/{CHAPTER}"} <= set(names)
 
 
-@browser
 def test_nothing_fails_and_nothing_is_asked_of_anybody_else(visit):
     assert visit["problems"] == []
 
 
-@browser
 def test_formulas_are_typeset_in_their_font(visit):
     formulas = visit["formulas"][CHAPTER]
     assert formulas["typeset"] == formulas["all"] > 100
     assert formulas["fonts"] > 0
 
 
-@browser
 def test_search_finds_a_chapter_by_a_word_in_it(visit):
     assert visit["address"].endswith(f"search.html?q={WORD}")
     assert CHAPTER in visit["found"]

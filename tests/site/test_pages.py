@@ -15,10 +15,6 @@ WRITTEN = [chapter for chapter in PLAN if chapter.file]
 FILES = sorted(NOTEBOOKS.glob("*.ipynb"))
 
 
-def page(site, name):
-    return BeautifulSoup((site / f"{name}.html").read_text(encoding="utf-8"), "html.parser").find("article")
-
-
 def claim_lines(file):
     outputs = [output for cell in nbformat.read(file, as_version=4).cells for output in cell.get("outputs", [])]
     return [line for output in outputs for line in output.get("text", "").splitlines() if line.startswith("✓ ")]
@@ -39,8 +35,8 @@ def test_the_readme_asks_the_plans_questions():
     assert rows == [(c.number, c.title, c.file.name, c.question) for c in WRITTEN]
 
 
-def test_the_map_shows_every_chapter_and_every_need(site):
-    drawing = page(site, "index").select_one("nav.ntk-map svg")
+def test_the_map_shows_every_chapter_and_every_need(pages):
+    drawing = pages["index.html"].find("article").select_one("nav.ntk-map svg")
     assert len(drawing.find_all("rect")) == len(PLAN)
     assert [link["href"] for link in drawing.find_all("a")] == [f"{chapter.file.stem}.html" for chapter in WRITTEN]
     assert len(drawing.find_all("path")) == sum(len(chapter.needs) for chapter in PLAN)
@@ -55,9 +51,9 @@ def test_the_maps_boxes_hold_their_words_and_do_not_overlap():
 
 
 @pytest.mark.parametrize("file", FILES, ids=[file.stem for file in FILES])
-def test_the_ledger_has_every_claim_as_its_page_has_it(site, file):
-    article = page(site, file.stem)
-    rows = page(site, "ledger").select(f'a[href^="{file.stem}.html#claim-"]')
+def test_the_ledger_has_every_claim_as_its_page_has_it(pages, file):
+    article = pages[f"{file.stem}.html"].find("article")
+    rows = pages["ledger.html"].find("article").select(f'a[href^="{file.stem}.html#claim-"]')
     assert len(rows) == len(claim_lines(file)) > 0
     for row in rows:
         claim = article.find(id=row["href"].partition("#")[2])
@@ -67,8 +63,8 @@ def test_the_ledger_has_every_claim_as_its_page_has_it(site, file):
         assert claim.select_one(".ntk-claim-numbers").get_text() == f"measured {measured}, expected {whole}, source: {source}"
 
 
-def test_the_ledger_counts_what_it_lists(site):
-    article = page(site, "ledger")
+def test_the_ledger_counts_what_it_lists(pages):
+    article = pages["ledger.html"].find("article")
     tolerances = [row.find_all("td")[3].get_text() for row in article.select(".ntk-ledger tbody tr")]
     counts = list(map(int, re.findall(r"\d+", article.find("strong").find_parent("p").get_text())))
     in_solutions = sum(claim.in_solution for file in FILES for claim in ledger.claims_of(file)[1])
@@ -87,29 +83,29 @@ def test_a_claim_is_found_where_it_is_solved(tmp_path):
     assert value.in_solution and value.claim == "a < b"
 
 
-def test_every_exercise_is_in_the_index(site):
-    links = page(site, "lecturers").select("table:last-of-type a[href*='#ex-']")
+def test_every_exercise_is_in_the_index(pages):
+    links = pages["lecturers.html"].find("article").select("table:last-of-type a[href*='#ex-']")
     indexed = [link["href"] for link in links if re.fullmatch(r"\d", link.find_parent("tr").find_all("td")[2].get_text())]
     expected = [f"{c.file.stem}.html#{label}" for c in WRITTEN for _, label, _, _ in chapters.exercises(c.cells)]
     assert indexed == expected and len(expected) >= 3 * len(WRITTEN)
 
 
-def test_every_objective_is_on_the_lecturers_page(site):
-    text = page(site, "lecturers").get_text()
+def test_every_objective_is_on_the_lecturers_page(pages):
+    text = pages["lecturers.html"].find("article").get_text()
     assert all(chapter.title in text for chapter in WRITTEN)
     assert text.count("You need") == len(WRITTEN)
 
 
-def test_the_entry_to_cite_is_that_of_the_citation_file(site):
-    cited = page(site, "lecturers").find("pre").get_text()
+def test_the_entry_to_cite_is_that_of_the_citation_file(pages):
+    cited = pages["lecturers.html"].find("article").find("pre").get_text()
     citation = (ROOT / "CITATION.cff").read_text()
     for key in ("title", "version", "url"):
         assert re.search(rf'^{key}: "?(.+?)"?$', citation, re.M)[1] in cited
 
 
-def test_the_ledger_is_searched_by_words(site, in_browser):
+def test_the_ledger_is_searched_by_words(pages, in_browser):
     whole, some, none = in_browser("ledger.mjs", "", "critical relu", "xyzzyxyzzy")
-    rows = [row.get_text() for row in page(site, "ledger").select(".ntk-ledger tbody tr")]
+    rows = [row.get_text() for row in pages["ledger.html"].find("article").select(".ntk-ledger tbody tr")]
     assert whole["claims"] == rows and whole["tables"] == len(FILES)
     assert some["claims"] == [row for row in rows if "critical" in row.lower() and "relu" in row.lower()]
     assert 0 < some["tables"] < len(FILES) and some["count"] == f"{len(some['claims'])} of {len(rows)}"

@@ -1,33 +1,18 @@
 """The book on paper: the joined page of the whole book, and the PDF of two chapters and the bibliography."""
 
-import os
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pdf as tool
 import pytest
 from bs4 import BeautifulSoup
 
 HERE = Path(__file__).resolve().parent
 TOOLS = HERE.parents[1] / "tools"
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
 PAGES = ["01_neural_tangent_kernel", "06_exploding_vanishing", "bibliography"]
-sys.path.insert(0, str(TOOLS))
-
-import pdf as tool  # noqa: E402
-
-browser = pytest.mark.skipif(
-    not (CHROMIUM and shutil.which("node") and (HERE / "node_modules").is_dir()),
-    reason="needs Chromium, Node.js, and `npm ci --ignore-scripts` in tests/site",
-)
-poppler = pytest.mark.skipif(not shutil.which("pdftotext"), reason="no pdftotext: install poppler-utils to check the text of the PDF")
-
-
-def run(*command):
-    environment = {**os.environ, "CHROMIUM": CHROMIUM or ""}
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
 
 @pytest.fixture(scope="module")
@@ -36,12 +21,19 @@ def joined(site):
 
 
 @pytest.fixture(scope="module")
-def printed(site, tmp_path_factory):
+def printed(site, with_browser, tmp_path_factory):
     """The PDF as Chromium writes it: its objects are plain text, only streams are compressed."""
     out = tmp_path_factory.mktemp("pdf") / "book.pdf"
-    result = run(sys.executable, TOOLS / "pdf.py", site, out, *PAGES)
-    assert result.returncode == 0, result.stdout + result.stderr
+    with_browser(sys.executable, TOOLS / "pdf.py", site, out, *PAGES)
     return out
+
+
+@pytest.fixture(scope="module")
+def text(printed):
+    """The text of each page of the PDF."""
+    if not shutil.which("pdftotext"):
+        pytest.skip("no pdftotext: install poppler-utils to check the text of the PDF")
+    return subprocess.run(["pdftotext", "-layout", printed, "-"], capture_output=True, text=True, check=True).stdout.split("\f")
 
 
 def strings(key, data):
@@ -98,7 +90,7 @@ def test_every_exercise_leads_to_its_solution_and_back(site, joined):
         heading = joined.find(id=exercise.select_one(".to-solution a")["href"][1:])
         assert heading.a["href"] == f"#{exercise['id']}"
         assert "ntk-solution" in heading.find_next_sibling()["class"]
-    assert not joined.select("details:not([open])")
+    assert not joined.find_all("details")
 
 
 def test_a_slider_becomes_two_or_three_labelled_pictures(joined):
@@ -114,7 +106,6 @@ def test_pictures_are_printed_at_their_full_density(site, joined):
     assert not [picture for picture in pictures if picture.endswith("-1x.webp") or not Path(picture.removeprefix("file://")).exists()]
 
 
-@browser
 def test_bookmarks_are_the_chapters_and_their_sections(site, printed):
     data = printed.read_bytes().decode("latin1")
     expected = [heading for page in PAGES for heading in headings(site, page)]
@@ -125,14 +116,12 @@ def test_bookmarks_are_the_chapters_and_their_sections(site, printed):
     assert "Solutions" in found
 
 
-@browser
 def test_it_has_the_pages_that_two_chapters_take(printed):
     data = printed.read_bytes()
     assert 30 < len(re.findall(rb"/Type /Page\s", data)) < 70
     assert len(data) < 8e6
 
 
-@browser
 def test_formulas_are_described_by_their_tex(site, printed):
     described = list(strings("Alt", printed.read_bytes().decode("latin1")))
     assert r"\Theta(x, x')" in described
@@ -140,33 +129,25 @@ def test_formulas_are_described_by_their_tex(site, printed):
     assert len(described) > formulas > 300
 
 
-@browser
-@poppler
-def test_text_and_formulas_can_be_selected(printed):
-    pages = run("pdftotext", "-layout", printed, "-").stdout.split("\f")
-    text = "\n".join(pages)
-    assert "𝜎" in text and "Θ" in text and "∇" in text
-    assert "measured" in text and "\\(" not in text and "mjx" not in text
-    assert "The NTK Book" in pages[0]
+def test_text_and_formulas_can_be_selected(text):
+    whole = "\n".join(text)
+    assert "𝜎" in whole and "Θ" in whole and "∇" in whole
+    assert "measured" in whole and "\\(" not in whole and "mjx" not in whole
+    assert "The NTK Book" in text[0]
 
 
-@browser
-@poppler
-def test_the_table_of_contents_has_the_right_pages(site, printed):
-    pages = run("pdftotext", "-layout", printed, "-").stdout.split("\f")
-    (number,) = re.findall(r"06 Exploding, vanishing and critical gradients\W+(\d+)", " ".join(pages[2].split()))
-    assert "06 Exploding, vanishing" in pages[int(number) - 1] and "You will learn" in pages[int(number) - 1]
+def test_the_table_of_contents_has_the_right_pages(text):
+    (number,) = re.findall(r"06 Exploding, vanishing and critical gradients\W+(\d+)", " ".join(text[2].split()))
+    assert "06 Exploding, vanishing" in text[int(number) - 1] and "You will learn" in text[int(number) - 1]
 
 
-@browser
-def test_what_would_look_wrong_on_paper_is_an_error(site, tmp_path):
+def test_what_would_look_wrong_on_paper_is_an_error(site, with_browser, tmp_path):
     bad = r"""<p><span class="math">\(\nosuch\)</span></p><div style="width: 400mm">wide</div>
       <a href="#nowhere">lost</a><img src="missing.png">"""
     for terms in (30, 200):  # the first is made to fit, the second would be too small to read
         bad += rf"<div class='math'>\[{' + '.join(['x'] * terms)}\]</div>"
     page = tmp_path / "bad.html"
     page.write_text(tool.book(site, ["03_linearization"]).replace("</article></body>", bad + "</article></body>"), encoding="utf-8")
-    result = run("node", TOOLS / "pdf.mjs", page.as_uri(), tmp_path / "bad.pdf")
-    assert result.returncode == 1
+    result = with_browser("node", TOOLS / "pdf.mjs", page.as_uri(), tmp_path / "bad.pdf", returncode=1)
     kinds = [line.partition(":")[0] for line in result.stderr.splitlines()]
     assert kinds == ["formula", "no picture", "no target", "too wide", "too small"]

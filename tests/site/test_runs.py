@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-from bs4 import BeautifulSoup
 from ntkbook import runs
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
@@ -47,8 +46,8 @@ def test_versions_are_those_of_pyproject(folder):
     assert cells(runs.versions(folder))[2:] == [["Python", ">=3.11"], ["jax", ">=0.10"], ["numpy", ">=2.0,<3"]]
 
 
-def test_the_page_shows_every_notebook_and_every_long_run(site):
-    page = BeautifulSoup((site / "what_runs_where.html").read_text(encoding="utf-8"), "html.parser")
+def test_the_page_shows_every_notebook_and_every_long_run(pages):
+    page = pages["what_runs_where.html"]
     links = {anchor["href"] for row in page.select("table tr") for anchor in row.select("td:first-child a[href]")}
     notebooks = {f"{path.stem}.html" for path in NOTEBOOKS.glob("*.ipynb")}
     assert notebooks and notebooks <= links

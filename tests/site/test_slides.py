@@ -1,28 +1,20 @@
 """The slides: what becomes of a chapter's cells, the numbers of the site, and every deck in a real browser, from file://."""
 
 import json
-import os
 import re
-import shutil
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
 import nbformat
 import pytest
+import slides
 from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tools"))
-
-import slides  # noqa: E402
-
 NOTEBOOKS = ROOT / "notebooks"
 CHAPTERS = {path.stem: nbformat.read(path, as_version=4) for path in sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))}
 HERE = Path(__file__).resolve().parent
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
 SMALLEST = 70  # per cent of the usual size of letters
 FIGURE = '<figure class="ntk-figure" id="fig-03-a"><img src="data:," alt="A curve."><figcaption>Falls.</figcaption></figure>'
 LIST = "\n".join(f"- {'abcdefgh' * 24}" for _ in range(9))
@@ -90,8 +82,8 @@ def test_an_unknown_reference_is_an_error():
 
 
 @pytest.mark.parametrize("name", CHAPTERS)
-def test_numbers_are_those_of_the_site(site, name):
-    page = BeautifulSoup((site / f"{name}.html").read_text(encoding="utf-8"), "html.parser").find("article")
+def test_numbers_are_those_of_the_site(pages, name):
+    page = pages[f"{name}.html"].find("article")
     names = slides.numbers(CHAPTERS[name], int(name[:2]))
     figures = {f["id"]: f.select_one(".caption-number").get_text(strip=True) for f in page.find_all("figure", id=True)}
     boxes = {b["id"]: b.select_one(".ntk-box-kind").get_text() for b in page.select(".ntk-box[id]") if b["id"] in names}
@@ -120,17 +112,9 @@ def test_decks_load_from_their_own_folder_only(decks):
 
 
 @pytest.fixture(scope="module")
-def visits(decks):
+def visits(decks, with_browser):
     """What slides.mjs found on every slide of every deck."""
-    if not CHROMIUM:
-        pytest.skip("no Chromium: install Debian's chromium, or name it in CHROMIUM")
-    if not shutil.which("node") or not (HERE / "node_modules").is_dir():
-        pytest.skip("run `npm ci --ignore-scripts` in tests/site for the browser tests")
-    command = ["node", str(HERE / "slides.mjs"), f"{decks.as_uri()}/", *(f"{name}.html" for name in CHAPTERS)]
-    environment = {**os.environ, "CHROMIUM": CHROMIUM}
-    result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout)
+    return json.loads(with_browser("node", HERE / "slides.mjs", f"{decks.as_uri()}/", *(f"{name}.html" for name in CHAPTERS)).stdout)
 
 
 @pytest.mark.parametrize(

@@ -85,9 +85,7 @@ def _figure(html: str, images: Path) -> str:
     name, image = attributes["figure"]["id"], attributes["img"]
     file = images / f"{name}.webp"
     _save(image, file)
-    options = {"name": name, "alt": image["alt"]}
-    if "width" in image:
-        options["width"] = image["width"]
+    options = {"name": name, "alt": image["alt"], "width": image["width"]}
     return directive("figure", f"/{images.parent.name}/{images.name}/{file.name}", _caption(html), **options)
 
 
