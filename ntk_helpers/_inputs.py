@@ -15,10 +15,14 @@ __all__ = [
     "check_finite",
     "check_key",
     "check_numbers",
+    "check_one_variance",
     "check_params",
     "check_points",
+    "check_positive",
+    "check_real",
     "check_size",
     "check_variance",
+    "is_number",
     "pieces",
     "traced",
 ]
@@ -41,13 +45,34 @@ def check_size(name: str, size: object) -> int:
     return count
 
 
+def is_number(x: object) -> bool:
+    """Whether `x` is one real number."""
+    return _is_real(x) and np.ndim(x) == 0
+
+
+def _is_real(x: object) -> bool:
+    return any(jnp.issubdtype(getattr(x, "dtype", type(x)), kind) for kind in (np.integer, np.floating))
+
+
+def check_positive(name: str, value: object) -> None:
+    """Raise `ValueError` unless `value` is one number, positive and finite."""
+    if not is_number(value) or not 0 < value < np.inf:
+        raise ValueError(f"{name} is {value!r}; expected a positive number.")
+
+
 def check_variance(name: str, variance: object) -> None:
     """Raise `ValueError` unless every number in a concrete `variance` is real, finite and at least 0."""
     if isinstance(variance, jax.core.Tracer):
         return
-    real = any(jnp.issubdtype(getattr(variance, "dtype", type(variance)), kind) for kind in (jnp.integer, jnp.floating))
-    if not real or not ((np.asarray(variance) >= 0) & (np.asarray(variance) < np.inf)).all():
+    if not _is_real(variance) or not ((np.asarray(variance) >= 0) & (np.asarray(variance) < np.inf)).all():
         raise ValueError(f"{name} is {variance!r}; expected a variance, finite and at least 0.")
+
+
+def check_one_variance(name: str, variance: object) -> None:
+    """Raise `ValueError` unless `variance` is one number, finite and at least 0."""
+    check_variance(name, variance)
+    if np.ndim(variance):
+        raise ValueError(f"{name} has shape {np.shape(variance)}; expected one number.")
 
 
 def check_key(key: object) -> None:
@@ -86,6 +111,14 @@ def check_numbers(name: str, x: object, array=jnp.asarray) -> Array | jax.ShapeD
         numbers = False
     if not numbers:
         raise ValueError(f"{name} is {reprlib.repr(x)}; expected an array of numbers.")
+    return found
+
+
+def check_real(name: str, x: object, array=jnp.asarray) -> Array | jax.ShapeDtypeStruct:
+    """Return `x` as an array of real numbers, made by `array`, or raise `ValueError`."""
+    found = check_numbers(name, x, array)
+    if np.iscomplexobj(found):
+        raise ValueError(f"{name} has dtype {found.dtype}; expected real numbers.")
     return found
 
 

@@ -2,16 +2,14 @@
 
 import numpy as np
 
-from ntk_helpers._inputs import check_finite, check_numbers
+from ntk_helpers._inputs import check_finite, check_real
 
 __all__ = ["as_matrix", "check_symmetric", "numbers", "rounding", "spectrum"]
 
 
 def numbers(name: str, x, shape: tuple | None = None) -> np.ndarray:
     """`x` as finite real float64, of the given shape, where None is any size but 0."""
-    found = check_numbers(name, x, np.asarray)
-    if np.iscomplexobj(found):
-        raise ValueError(f"{name} has dtype {found.dtype}; expected real numbers.")
+    found = check_real(name, x, np.asarray)
     fits = shape is None or (found.ndim == len(shape) and all(size in (None, given) for size, given in zip(shape, found.shape)))
     if not fits or 0 in found.shape:
         wanted = "no size 0" if shape is None else str(shape).replace("None", "any")

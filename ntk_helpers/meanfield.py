@@ -15,9 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from ntk_helpers._inputs import check_choice, check_size, check_variance
+from ntk_helpers._inputs import check_choice, check_size, check_variance, is_number
 from ntk_helpers.activations import activation_names, get_activation
-from ntk_helpers.conventions import is_number
 from ntk_helpers.mlp import MLP, check_network
 
 __all__ = ["FixedPoint", "Layers", "Phase", "critical_sigma_w2", "fixed_point", "phase", "propagate", "trainable_depth"]
