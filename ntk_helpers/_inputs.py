@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array
 
 __all__ = [
+    "check_batch",
     "check_batches",
     "check_choice",
     "check_finite",
@@ -142,18 +143,21 @@ def traced(name: str, f, *arguments):
         raise ValueError(f"{name} fails: {type(error).__name__}: {str(error).partition(chr(10))[0]}") from error
 
 
+def check_batch(name: str, x: object, array=jnp.asarray) -> Array | jax.ShapeDtypeStruct:
+    """Return points of any kind as a finite array, made by `array`, of shape (points, ...), or raise `ValueError`."""
+    found = check_numbers(name, x, array)
+    if found.ndim == 0 or 0 in found.shape:
+        raise ValueError(f"{name} has shape {found.shape}; expected (points, ...), no size 0.")
+    check_finite(name, found)
+    return found
+
+
 def check_batches(x1, x2=None, array=jnp.asarray) -> tuple[Array, Array | None]:
     """Return inputs of any kind as arrays, made by `array`, of shapes (n1, ...) and (n2, ...), or raise `ValueError`."""
-    arrays = [check_numbers("x1", x1, array), None if x2 is None else check_numbers("x2", x2, array)]
-    for name, x in zip(("x1", "x2"), arrays):
-        if x is None:
-            continue
-        if x.ndim == 0 or 0 in x.shape:
-            raise ValueError(f"{name} has shape {x.shape}; expected (points, ...), no size 0.")
-        if x.shape[1:] != arrays[0].shape[1:]:
-            raise ValueError(f"x1 has points of shape {arrays[0].shape[1:]} and x2 of {x.shape[1:]}; expected the same.")
-        check_finite(name, x)
-    return tuple(arrays)
+    x1, x2 = check_batch("x1", x1, array), None if x2 is None else check_batch("x2", x2, array)
+    if x2 is not None and x1.shape[1:] != x2.shape[1:]:
+        raise ValueError(f"x1 has points of shape {x1.shape[1:]} and x2 of {x2.shape[1:]}; expected the same.")
+    return x1, x2
 
 
 def check_points(x1, x2=None) -> tuple[Array, Array | None]:

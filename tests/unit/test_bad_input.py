@@ -421,7 +421,7 @@ def test_arguments_of_linear_models_and_their_dynamics(ask, says):
 
 
 @pytest.mark.parametrize("change, says", [
-    ({"f": None}, "f is None; expected a function"),
+    ({"f": None}, "f is None; expected an MLP, or a function"),
     ({"f": lambda p: p}, "f fails: TypeError"),
     ({"f": lambda p, x: {"out": x}}, r"y has shape \(4, 1\), and the outputs \(\); expected the same"),
     ({"f": lambda p, x: x @ x.T}, r"y has shape \(4, 1\), and the outputs \(4, 4\)"),

@@ -168,7 +168,7 @@ def test_tangent_features_of_a_partial_compile_once():
         (lambda: tangent_features(MLP(2, 3), MLP(2, 3).init(random.key(0), 4), np.ones((5, 3))), "expected"),
         (lambda: tangent_features(MLP(2, 3), None, np.ones((5, 3))), "params"),
         (lambda: tangent_features(lambda p, x: x @ p, jnp.ones((2, 1)), np.full((5, 2), np.inf)), "x holds 10 values"),
-        (lambda: tangent_features(lambda p, x: x @ p, jnp.ones((2, 1)), np.ones((0, 2))), r"x has shape \(0, 2\); expected \(n, ...\), no size 0"),
+        (lambda: tangent_features(lambda p, x: x @ p, jnp.ones((2, 1)), np.ones((0, 2))), r"x has shape \(0, 2\); expected \(points, ...\), no size 0"),
     ],
 )
 def test_bad_input_is_refused(call, words):
