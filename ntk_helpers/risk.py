@@ -67,8 +67,7 @@ def weak_features_risk(n: int, p: int, signal: float, left_out: float, noise: fl
         gain, missed = p / (n - p - 1), 0.0
     else:
         gain, missed = n / (p - n - 1) if p >= n + 2 else np.inf, max(1 - n / p, 0.0)
-    part = lambda variance: variance * gain if variance else 0.0  # noqa: E731
-    return Risk(signal * missed**2 + left_out, signal * missed * (1 - missed) + part(left_out), 0.0, part(noise))
+    return Risk(signal * missed**2 + left_out, signal * missed * (1 - missed) + _times(left_out, gain), 0.0, _times(noise, gain))
 
 
 def linear_risk(n: int, spectrum: Float[np.ndarray, " p"], signal: Float[np.ndarray, " p"], noise: float, ridge: float = 0.0) -> Risk:
@@ -88,7 +87,7 @@ def linear_risk(n: int, spectrum: Float[np.ndarray, " p"], signal: Float[np.ndar
     d2 = (s**2 / (s + kappa) ** 2).sum() / n
     bias = (b * s * (kappa / (s + kappa)) ** 2).sum()
     gain = d2 / (1 - d2) if d2 < 1 else np.inf
-    return Risk(float(bias), float(bias * gain) if bias else 0.0, 0.0, float(noise * gain) if noise else 0.0)
+    return Risk(float(bias), float(_times(bias, gain)), 0.0, float(_times(noise, gain)))
 
 
 def _effective_ridge(n: int, s: np.ndarray, ridge: float) -> float:
@@ -253,6 +252,7 @@ def optimal_ridge(risk: Callable[[float], Risk | float], bounds: tuple[float, fl
 
 
 def _times(variance: float, factor: float) -> float:
+    """Nothing times infinity is nothing."""
     return variance * factor if variance else 0.0
 
 
