@@ -1,10 +1,21 @@
-"""Kernel matrices on the host, in float64: their shapes, their eigenvalues, and whether they are kernels at all."""
+"""On the host, in float64: kernel matrices, their shapes, their eigenvalues, and whether they are kernels at all."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import jax
 import numpy as np
 
 from ntk_helpers._inputs import check_finite, check_real
 
-__all__ = ["as_matrix", "check_symmetric", "numbers", "rounding", "spectrum"]
+__all__ = ["as_matrix", "check_symmetric", "in_float64", "numbers", "rounding", "spectrum"]
+
+
+@contextmanager
+def in_float64() -> Iterator[None]:
+    """JAX in float64 and on the CPU, whatever its settings are."""
+    with jax.enable_x64(True), jax.default_device(jax.local_devices(backend="cpu")[0]):
+        yield
 
 
 def numbers(name: str, x, shape: tuple | None = None) -> np.ndarray:
