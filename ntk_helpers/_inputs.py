@@ -24,9 +24,15 @@ __all__ = [
     "check_size",
     "check_variance",
     "is_number",
+    "is_traced",
     "pieces",
     "traced",
 ]
+
+
+def is_traced(*trees) -> bool:
+    """Whether any leaf has no value yet, as inside `jit`."""
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))
 
 
 def check_choice(name: str, value: object, allowed) -> None:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from ntk_helpers._inputs import check_choice, check_finite, check_real, check_size, check_variance
+from ntk_helpers._inputs import check_choice, check_finite, check_real, check_size, check_variance, is_traced
 
 __all__ = ["Activation", "activation_names", "get_activation", "quadrature", "register_activation"]
 
@@ -70,7 +70,7 @@ def _checked(q1, q2, k) -> list[Array]:
     check_variance("q1", arrays[0])
     check_variance("q2", arrays[1])
     check_finite("k", arrays[2])
-    if not any(isinstance(value, jax.core.Tracer) for value in arrays):
+    if not is_traced(arrays):
         q1, q2, k = (np.asarray(value, float) for value in arrays)
         slack = 1 + float(jnp.finfo(jnp.result_type(*arrays, jnp.float32)).eps) ** 0.5
         if (np.abs(k) > slack * np.sqrt(q1) * np.sqrt(q2)).any():

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PyTree
 from ntk_helpers._blocks import count_blocks, default_budget, in_blocks
 from ntk_helpers._contraction import OUTPUTS
 from ntk_helpers._cost import NTKCost, estimate
-from ntk_helpers._inputs import check_batches, check_choice, check_points, check_size
+from ntk_helpers._inputs import check_batches, check_choice, check_points, check_size, is_traced
 from ntk_helpers._methods import METHODS
 from ntk_helpers._progress import progress
 from ntk_helpers.mlp import MLP, as_apply
@@ -139,7 +139,7 @@ def _kernel(apply, params, x1, x2, output, method, block, ticks):
 
 def _check_rows(apply, params, x) -> None:
     """Raise `ValueError` if the first row's output changes beside another row; inside `jit` nothing is checked."""
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((apply, params, x))):
+    if is_traced(apply, params, x):
         return
     rows = np.asarray(x).reshape(len(x), -1)
     other = int((rows != rows[0]).any(1).argmax())  # the first that differs
