@@ -23,3 +23,9 @@ def x1():
 @pytest.fixture(scope="session")
 def x2():
     return np.random.default_rng(2).normal(size=(5, 3))
+
+
+@pytest.fixture
+def rng():
+    """The same numbers for every test, whichever ran before it."""
+    return np.random.default_rng(0)
