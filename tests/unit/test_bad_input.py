@@ -100,10 +100,12 @@ def test_a_variance_is_one_number_and_not_one_for_each_point(name, shape):
             ask()
 
 
-def test_a_network_of_several_variances_is_for_vmap():
-    nets = replace(NET, sigma_w2=jnp.array([1.0, 2.0]), sigma_b2=jnp.array([0.0, 0.1]))
+@pytest.mark.parametrize("name", ["relu", "tanh"])
+def test_a_network_of_several_variances_is_for_vmap(name):
+    net = replace(NET, activation=name)
+    nets = replace(net, sigma_w2=jnp.array([1.0, 2.0]), sigma_b2=jnp.array([0.0, 0.1]))
     for kernel, w2, b2 in zip(jax.vmap(lambda net: ntk(net, X))(nets), (1.0, 2.0), (0.0, 0.1)):
-        np.testing.assert_allclose(kernel, ntk(replace(NET, sigma_w2=w2, sigma_b2=b2), X), rtol=1e-12)
+        np.testing.assert_allclose(kernel, ntk(replace(net, sigma_w2=w2, sigma_b2=b2), X), rtol=1e-12)
 
 
 @pytest.mark.parametrize("key", [
