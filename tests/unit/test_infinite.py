@@ -66,7 +66,7 @@ def test_second_inputs_given_or_not(name, x1):
         np.testing.assert_allclose(alone[0], alone[len(x1)], rtol=1e-12)
 
 
-def test_no_more_rows_than_a_block_or_many(x1):
+def test_no_more_rows_than_a_block_or_many():
     many = np.random.default_rng(5).normal(size=(70, 3))
     many[69] = many[0]
     kernel = ntk(MLP(3, 1), many)

@@ -66,7 +66,7 @@ def test_nothing_is_shown_in_traced_code(bars, monkeypatch):
     assert "callback" not in kernels.lower(X).as_text() and not bars
 
 
-def test_tqdm_disabled_means_no_callback(monkeypatch):
+def test_tqdm_disabled_means_no_callback():
     with _progress.progress(3, "kernel", "block", ()) as ticks:
         assert not ticks
 
