@@ -8,6 +8,7 @@ import jax
 from jax.extend.core import JaxprEqn, Var
 
 from ntk_helpers._contraction import OUTPUTS, plan
+from ntk_helpers._methods import METHODS
 from ntk_helpers._program import Program
 from ntk_helpers.structured import gradient_terms
 
@@ -62,7 +63,7 @@ def estimate(apply, params, x1, x2, output: str, method: str, budget: int) -> NT
     """The cheapest method, or the given one, in the largest blocks that fit; `ValueError` if none does."""
     counts = Counts(apply, params, jax.ShapeDtypeStruct(x1.shape[1:], x1.dtype), output)
     n1, n2 = x1.shape[0], (x1 if x2 is None else x2).shape[0]
-    names = ("structured", "jacobian", "ntk_vp") if method == "auto" else (method,)
+    names = tuple(METHODS) if method == "auto" else (method,)
     found = {name: _fit(counts, name, n1, n2, x2 is None, budget) for name in names}
     fitting = {name: cost for name, cost in found.items() if cost[1] <= budget}
     if not fitting:
@@ -158,9 +159,9 @@ class Counts:
 
     @cached_property
     def _jacobian(self):
-        wanted = [v for v in self.program.jaxpr.outvars if isinstance(v, Var)]
-        flops = sum(_flops(self.program, k, asked) * self._times(k) for k, asked in self.program.needed(wanted)[0])
-        return flops, self.outputs * self.size * self.itemsize, self._working(wanted) + self.outputs * self.size * self.itemsize
+        flops = sum(_flops(self.program, k, asked) * self._times(k) for k, asked in self._all)
+        kept = self.outputs * self.size * self.itemsize
+        return flops, kept, self._working(self.program.jaxpr.outvars) + kept
 
     def _jacobian_pair(self, n1, n2):
         return 2 * math.prod(self.shape(n1, n2)) * self.size * (self.outputs if self.output == "trace" else 1), 0
@@ -171,14 +172,16 @@ class Counts:
 
     def _ntk_vp_pair(self, n1, n2):
         """Each column: a backward pass, and a forward pass of values and tangents at all rows."""
-        forward = sum(_flops(self.program, k, asked) for k, asked in self._all() if "cotangent" not in self._depends(k))
-        values = sum(_bytes(v) for k, _ in self._all() if "cotangent" not in self._depends(k) for v in self.program.jaxpr.eqns[k].outvars)
+        made = [(k, asked) for k, asked in self._all if "cotangent" not in self._depends(k)]
+        forward = sum(_flops(self.program, k, asked) for k, asked in made)
+        values = sum(_bytes(v) for k, _ in made for v in self.program.jaxpr.eqns[k].outvars)
         full = n1 * n2 * self.outputs**2 * self.itemsize
         tangents = self.outputs * self.size * self.itemsize
         return n2 * self._jacobian[0] + 2 * n1 * n2 * self.outputs * forward, full + tangents + 2 * n1 * self.outputs * values
 
+    @cached_property
     def _all(self):
-        return self.program.needed([v for v in self.program.jaxpr.outvars if isinstance(v, Var)])[0]
+        return self.program.needed(self.program.jaxpr.outvars)[0]
 
     def _depends(self, k: int) -> frozenset:
         return frozenset().union(*(self.program.depends(v) for v in self.program.jaxpr.eqns[k].outvars))

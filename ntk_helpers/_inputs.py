@@ -10,18 +10,29 @@ import numpy as np
 from jaxtyping import Array
 
 __all__ = [
+    "check_batch",
     "check_batches",
     "check_choice",
     "check_finite",
     "check_key",
     "check_numbers",
+    "check_one_variance",
     "check_params",
     "check_points",
+    "check_positive",
+    "check_real",
     "check_size",
     "check_variance",
+    "is_number",
+    "is_traced",
     "pieces",
     "traced",
 ]
+
+
+def is_traced(*trees) -> bool:
+    """Whether any leaf has no value yet, as inside `jit`."""
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))
 
 
 def check_choice(name: str, value: object, allowed) -> None:
@@ -41,13 +52,34 @@ def check_size(name: str, size: object) -> int:
     return count
 
 
+def is_number(x: object) -> bool:
+    """Whether `x` is one real number."""
+    return _is_real(x) and np.ndim(x) == 0
+
+
+def _is_real(x: object) -> bool:
+    return any(jnp.issubdtype(getattr(x, "dtype", type(x)), kind) for kind in (np.integer, np.floating))
+
+
+def check_positive(name: str, value: object) -> None:
+    """Raise `ValueError` unless `value` is one number, positive and finite."""
+    if not is_number(value) or not 0 < value < np.inf:
+        raise ValueError(f"{name} is {value!r}; expected a positive number.")
+
+
 def check_variance(name: str, variance: object) -> None:
     """Raise `ValueError` unless every number in a concrete `variance` is real, finite and at least 0."""
     if isinstance(variance, jax.core.Tracer):
         return
-    real = any(jnp.issubdtype(getattr(variance, "dtype", type(variance)), kind) for kind in (jnp.integer, jnp.floating))
-    if not real or not ((np.asarray(variance) >= 0) & (np.asarray(variance) < np.inf)).all():
+    if not _is_real(variance) or not ((np.asarray(variance) >= 0) & (np.asarray(variance) < np.inf)).all():
         raise ValueError(f"{name} is {variance!r}; expected a variance, finite and at least 0.")
+
+
+def check_one_variance(name: str, variance: object) -> None:
+    """Raise `ValueError` unless `variance` is one number, finite and at least 0."""
+    check_variance(name, variance)
+    if np.ndim(variance):
+        raise ValueError(f"{name} has shape {np.shape(variance)}; expected one number.")
 
 
 def check_key(key: object) -> None:
@@ -89,6 +121,14 @@ def check_numbers(name: str, x: object, array=jnp.asarray) -> Array | jax.ShapeD
     return found
 
 
+def check_real(name: str, x: object, array=jnp.asarray) -> Array | jax.ShapeDtypeStruct:
+    """Return `x` as an array of real numbers, made by `array`, or raise `ValueError`."""
+    found = check_numbers(name, x, array)
+    if np.iscomplexobj(found):
+        raise ValueError(f"{name} has dtype {found.dtype}; expected real numbers.")
+    return found
+
+
 def check_params(params) -> None:
     """Raise `ValueError` unless all leaves of a tree of parameters are floating arrays, and finite where they are concrete."""
     for path, leaf in jax.tree.leaves_with_path(params):
@@ -109,18 +149,21 @@ def traced(name: str, f, *arguments):
         raise ValueError(f"{name} fails: {type(error).__name__}: {str(error).partition(chr(10))[0]}") from error
 
 
+def check_batch(name: str, x: object, array=jnp.asarray) -> Array | jax.ShapeDtypeStruct:
+    """Return points of any kind as a finite array, made by `array`, of shape (points, ...), or raise `ValueError`."""
+    found = check_numbers(name, x, array)
+    if found.ndim == 0 or 0 in found.shape:
+        raise ValueError(f"{name} has shape {found.shape}; expected (points, ...), no size 0.")
+    check_finite(name, found)
+    return found
+
+
 def check_batches(x1, x2=None, array=jnp.asarray) -> tuple[Array, Array | None]:
     """Return inputs of any kind as arrays, made by `array`, of shapes (n1, ...) and (n2, ...), or raise `ValueError`."""
-    arrays = [check_numbers("x1", x1, array), None if x2 is None else check_numbers("x2", x2, array)]
-    for name, x in zip(("x1", "x2"), arrays):
-        if x is None:
-            continue
-        if x.ndim == 0 or 0 in x.shape:
-            raise ValueError(f"{name} has shape {x.shape}; expected (points, ...), no size 0.")
-        if x.shape[1:] != arrays[0].shape[1:]:
-            raise ValueError(f"x1 has points of shape {arrays[0].shape[1:]} and x2 of {x.shape[1:]}; expected the same.")
-        check_finite(name, x)
-    return tuple(arrays)
+    x1, x2 = check_batch("x1", x1, array), None if x2 is None else check_batch("x2", x2, array)
+    if x2 is not None and x1.shape[1:] != x2.shape[1:]:
+        raise ValueError(f"x1 has points of shape {x1.shape[1:]} and x2 of {x2.shape[1:]}; expected the same.")
+    return x1, x2
 
 
 def check_points(x1, x2=None) -> tuple[Array, Array | None]:

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 import jax
 from tqdm import tqdm
 
+from ntk_helpers._inputs import is_traced
+
 __all__ = ["progress", "tick"]
 
 _running: list[tqdm] = []
@@ -17,7 +19,7 @@ def progress(steps: int, desc: str, unit: str, arguments) -> Iterator[bool]:
 
     It shall not if it has a single step, if `arguments` are being traced, or if tqdm is disabled (`TQDM_DISABLE=1`).
     """
-    if steps < 2 or any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(arguments)):
+    if steps < 2 or is_traced(arguments):
         yield False
         return
     with tqdm(total=steps, desc=desc, unit=unit, delay=2) as bar:

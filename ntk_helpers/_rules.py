@@ -9,7 +9,7 @@ from jax.extend.core import Literal
 
 from ntk_helpers._program import Key
 from ntk_helpers._terms import (
-    Factor, Term, block, expand, expand_or_block, factors_of, fresh, is_zero, only_unit_axes, respread, rule, scaling,
+    Factor, Term, expand, expand_or_block, expand_sum, factors_of, fresh, is_zero, only_unit_axes, respread, rule, scaling,
     summed_labels, thick, transposed,
 )  # fmt: skip
 
@@ -18,12 +18,8 @@ from ntk_helpers._terms import (
 
 @rule("add_any", "add")
 def _sum(program, eqn, labels, alone):
-    if len({v.aval.shape for v in eqn.invars}) > 1:
-        return None
-    expanded = [expand(program, v, labels) for v in eqn.invars]
-    if not any(expanded):
-        return None
-    return sum((e or [block(program, v, labels)] for e, v in zip(expanded, eqn.invars)), [])
+    alike = len({v.aval.shape for v in eqn.invars}) == 1
+    return expand_sum(program, eqn.invars, labels) if alike else None
 
 
 @rule("transpose")
@@ -203,10 +199,10 @@ def _loop(program, k, output, labels) -> list[Term] | None:
         terms = expand(loop.body, made, labels[1:])
         return terms and [_stacked(program, k, term, labels[0]) for term in terms]
     summands = _accumulated(loop, made, loop.carry_in[output])
-    if not summands or not any(expand(loop.body, v, labels) for v in summands):
+    inner = summands and expand_sum(loop.body, summands, labels)
+    if not inner:
         return None
     (steps,) = summed_labels([loop.length])
-    inner = sum((expand_or_block(loop.body, v, labels) for v in summands), [])
     start = eqn.invars[loop.consts + output]
     first = [] if is_zero(program, start) else expand_or_block(program, start, labels)
     return first + [_stacked(program, k, term, steps) for term in inner]

@@ -12,7 +12,7 @@ from jaxtyping import Array
 from ntk_helpers._program import Key, Program
 
 __all__ = [
-    "Factor", "Term", "block", "expand", "expand_or_block", "factors_of", "fresh", "is_zero", "only_unit_axes",
+    "Factor", "Term", "expand", "expand_or_block", "expand_sum", "factors_of", "fresh", "is_zero", "only_unit_axes",
     "respread", "rule", "scaling", "summed_labels", "thick", "transposed",
 ]  # fmt: skip
 
@@ -69,8 +69,16 @@ def block(program: Program, key: Key, labels: tuple) -> Term:
     return Term(tuple(factors_of(program, key, labels)))
 
 
-def expand_or_block(program, key, labels) -> list[Term]:
-    return expand(program, key, labels) or [block(program, key, labels)]
+def expand_or_block(program: Program, key: Key, labels: tuple, alone: bool = False) -> list[Term]:
+    return expand(program, key, labels, alone) or [block(program, key, labels)]
+
+
+def expand_sum(program: Program, keys: list[Key], labels: tuple) -> list[Term] | None:
+    """The sum of cotangents as terms; None if no rule applies to any of them."""
+    expanded = [expand(program, key, labels) for key in keys]
+    if not any(expanded):
+        return None
+    return [term for key, terms in zip(keys, expanded) for term in terms or [block(program, key, labels)]]
 
 
 def factors_of(program: Program, key: Key, labels: tuple) -> list[Factor]:

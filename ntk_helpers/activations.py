@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from ntk_helpers._inputs import check_choice, check_finite, check_numbers, check_size, check_variance
+from ntk_helpers._inputs import check_choice, check_finite, check_real, check_size, check_variance, is_traced
 
 __all__ = ["Activation", "activation_names", "get_activation", "quadrature", "register_activation"]
 
@@ -66,20 +66,16 @@ def safe_sqrt(x: Array) -> Array:
 
 def _checked(q1, q2, k) -> list[Array]:
     """Real arrays, or `ValueError` for what no variances and covariance can be."""
-    arrays = {name: check_numbers(name, value) for name, value in (("q1", q1), ("q2", q2), ("k", k))}
-    for name, value in arrays.items():
-        if jnp.iscomplexobj(value):
-            raise ValueError(f"{name} has dtype {value.dtype}; expected real numbers.")
-        if name == "k":
-            check_finite(name, value)
-        else:
-            check_variance(name, value)
-    if not any(isinstance(value, jax.core.Tracer) for value in arrays.values()):
-        q1, q2, k = (np.asarray(value, float) for value in arrays.values())
-        slack = 1 + float(jnp.finfo(jnp.result_type(*arrays.values(), jnp.float32)).eps) ** 0.5
+    arrays = [check_real(name, value) for name, value in (("q1", q1), ("q2", q2), ("k", k))]
+    check_variance("q1", arrays[0])
+    check_variance("q2", arrays[1])
+    check_finite("k", arrays[2])
+    if not is_traced(arrays):
+        q1, q2, k = (np.asarray(value, float) for value in arrays)
+        slack = 1 + float(jnp.finfo(jnp.result_type(*arrays, jnp.float32)).eps) ** 0.5
         if (np.abs(k) > slack * np.sqrt(q1) * np.sqrt(q2)).any():
             raise ValueError("k is larger than the root of q1 q2; expected a covariance between the two variances' bounds.")
-    return [jnp.asarray(value, jnp.result_type(float)) for value in arrays.values()]
+    return [jnp.asarray(value, jnp.result_type(float)) for value in arrays]
 
 
 def _gap_and_sum(q1, q2, k):

@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from ntk_helpers._inputs import check_numbers
+from ntk_helpers._inputs import check_real
 
 __all__ = ["check", "digest", "setup", "stored", "versions"]
 
@@ -112,10 +112,7 @@ def _close(values, expected, tol):
 
 
 def _real(name: str, value) -> np.ndarray:
-    array = check_numbers(name, value, np.asarray)
-    if np.iscomplexobj(array):
-        raise ValueError(f"{name} has dtype {array.dtype}; expected real numbers.")
-    return array.astype(float)
+    return check_real(name, value, np.asarray).astype(float)
 
 
 def _short(x: float) -> str:

@@ -1,12 +1,11 @@
 r"""What a squared loss and a learning rate mean: the factors by which papers and libraries differ."""
 
-import jax.numpy as jnp
 import numpy as np
 
-from ntk_helpers._inputs import check_choice, check_numbers, check_size
+from ntk_helpers._inputs import check_choice, check_numbers, check_positive, check_size, is_number
 from ntk_helpers._spectrum import spectrum
 
-__all__ = ["check_rule", "critical_learning_rate", "is_number", "loss_scale", "max_learning_rate", "steps_to_time"]
+__all__ = ["critical_learning_rate", "loss_scale", "max_learning_rate", "steps_to_time"]
 
 LOSSES = {"sum_half": lambda terms: 1.0, "mean_half": lambda terms: 1 / terms, "mean": lambda terms: 2 / terms}
 
@@ -56,15 +55,8 @@ def _scale(theta, loss: str, outputs: int) -> float:
     return loss_scale(loss, len(theta), np.shape(theta)[2] if np.ndim(theta) == 4 else outputs)
 
 
-def is_number(x) -> bool:
-    """Whether `x` is one real number."""
-    kind = getattr(x, "dtype", type(x))
-    return any(jnp.issubdtype(kind, real) for real in (np.integer, np.floating)) and np.ndim(x) == 0
-
-
 def check_rule(learning_rate, momentum) -> None:
     """Raise `ValueError` unless the learning rate is positive and the momentum in [0, 1)."""
-    if not is_number(learning_rate) or not 0 < learning_rate < np.inf:
-        raise ValueError(f"learning_rate is {learning_rate!r}; expected a positive number.")
+    check_positive("learning_rate", learning_rate)
     if not is_number(momentum) or not 0 <= momentum < 1:
         raise ValueError(f"momentum is {momentum!r}; expected a number in [0, 1).")

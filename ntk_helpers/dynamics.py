@@ -11,9 +11,9 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from ntk_helpers._inputs import check_choice, check_numbers, check_variance
+from ntk_helpers._inputs import check_choice, check_numbers, check_one_variance, is_number
 from ntk_helpers._spectrum import as_matrix, numbers, rounding, spectrum
-from ntk_helpers.conventions import check_rule, is_number, loss_scale
+from ntk_helpers.conventions import check_rule, loss_scale
 from ntk_helpers.gp import Posterior
 
 __all__ = ["KernelDynamics", "kernel_dynamics", "kernel_flow"]
@@ -183,9 +183,7 @@ def kernel_dynamics(
         check_rule(learning_rate, momentum)
     elif momentum:
         raise ValueError(f"momentum is {momentum} without a learning_rate; expected both, or neither for gradient flow.")
-    check_variance("ridge", ridge)
-    if np.ndim(ridge):
-        raise ValueError(f"ridge has shape {np.shape(ridge)}; expected one number.")
+    check_one_variance("ridge", ridge)
     shape = numbers("theta", theta).shape
     n, outputs = y.shape
     if shape not in ((n, n), (n, n, outputs, outputs)):

@@ -6,16 +6,15 @@ from functools import lru_cache, partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import Partial
 from jaxtyping import Array, Float, PyTree
 
 from ntk_helpers._blocks import count_blocks, default_budget, in_blocks
 from ntk_helpers._contraction import OUTPUTS
 from ntk_helpers._cost import NTKCost, estimate
-from ntk_helpers._inputs import check_batches, check_choice, check_points, check_size
+from ntk_helpers._inputs import check_batches, check_choice, check_points, check_size, is_traced
 from ntk_helpers._methods import METHODS
 from ntk_helpers._progress import progress
-from ntk_helpers.mlp import MLP
+from ntk_helpers.mlp import MLP, as_apply
 
 __all__ = ["NTKCost", "empirical_ntk", "empirical_ntk_cost"]
 
@@ -86,12 +85,8 @@ def empirical_ntk_cost(
 def _checked(f, params, x1, x2, output, method):
     check_choice("output", output, OUTPUTS)
     check_choice("method", method, ("auto", *METHODS))
-    if isinstance(f, MLP):
-        (x1, x2), apply = check_points(x1, x2), Partial(MLP.apply, f)
-    elif not callable(f):
-        raise ValueError(f"f is {f!r}; expected an MLP, or a function of parameters and inputs.")
-    else:
-        (x1, x2), apply = check_batches(x1, x2), f if isinstance(f, Partial) else Partial(f)
+    apply = as_apply(f)
+    x1, x2 = (check_points if isinstance(f, MLP) else check_batches)(x1, x2)
     for path, leaf in jax.tree.leaves_with_path(params):
         dtype = getattr(leaf, "dtype", type(leaf))
         if not jnp.issubdtype(dtype, jnp.floating):
@@ -144,7 +139,7 @@ def _kernel(apply, params, x1, x2, output, method, block, ticks):
 
 def _check_rows(apply, params, x) -> None:
     """Raise `ValueError` if the first row's output changes beside another row; inside `jit` nothing is checked."""
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((apply, params, x))):
+    if is_traced(apply, params, x):
         return
     rows = np.asarray(x).reshape(len(x), -1)
     other = int((rows != rows[0]).any(1).argmax())  # the first that differs

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.scipy.linalg import cho_solve, solve_triangular
 from jaxtyping import Array, Float
 
-from ntk_helpers._inputs import check_finite, check_numbers, check_variance
+from ntk_helpers._inputs import check_finite, check_one_variance, check_real
 from ntk_helpers._spectrum import check_symmetric, rounding
 
 __all__ = ["Posterior", "gp_log_likelihood", "gp_posterior"]
@@ -35,7 +35,7 @@ def gp_posterior(
     do not match or are not finite, a `k_train` that is not symmetric, a negative `noise`, and a matrix $K_{XX} + \sigma^2 I$ that is not positive definite.
     """
     k_train, y = _checked(k_train, y, noise)
-    k_cross, k_test = _real("k_cross", k_cross), _real("k_test", k_test)
+    k_cross, k_test = check_real("k_cross", k_cross), check_real("k_test", k_test)
     if k_cross.ndim != 2 or k_cross.shape[1] != len(y) or k_test.shape != 2 * k_cross.shape[:1] or k_cross.size == 0:
         raise ValueError(f"k_cross is {k_cross.shape} and k_test {k_test.shape}; expected (m, {len(y)}) and (m, m).")
     check_finite("k_cross", k_cross)
@@ -77,24 +77,15 @@ def _root(k_train: Array, noise) -> Array:
 
 
 def _checked(k_train, y, noise) -> tuple[Array, Array]:
-    k_train, y = _real("k_train", k_train), _real("y", y)
+    k_train, y = check_real("k_train", k_train), check_real("y", y)
     if k_train.ndim != 2 or k_train.shape[0] != k_train.shape[1] or y.ndim != 2 or len(y) != len(k_train) or 0 in y.shape:
         raise ValueError(f"k_train is {k_train.shape} and y {y.shape}; expected (n, n) and (n, outputs).")
     check_finite("k_train", k_train)
     if not isinstance(k_train, jax.core.Tracer):
         check_symmetric("k_train", k_train, rounding(k_train))
     check_finite("y", y)
-    check_variance("noise", noise)
-    if jnp.ndim(noise):
-        raise ValueError(f"noise has shape {jnp.shape(noise)}; expected one number.")
+    check_one_variance("noise", noise)
     return k_train, y
-
-
-def _real(name: str, x) -> Array:
-    x = check_numbers(name, x)
-    if jnp.iscomplexobj(x):
-        raise ValueError(f"{name} has dtype {x.dtype}; expected real numbers.")
-    return x
 
 
 def _check_factored(root: Array, noise) -> None:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ntk_helpers._inputs import check_points
+from ntk_helpers._inputs import check_points, is_traced
 from ntk_helpers.mlp import MLP, check_network
 from ntk_helpers.profile import fit_profile, kernels_of_profile
 from ntk_helpers.recursion import Pairs, recursion, root
@@ -58,7 +58,7 @@ def _kernels(net: MLP, x1: Array, x2: Array | None) -> tuple[Array, Array]:
 
 
 def _profile_pays(net: MLP, x1: Array, x2: Array | None) -> bool:
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((net, x1, x2))):
+    if is_traced(net, x1, x2):
         return False  # inside jit the norms are not known
     layers = net.depth - 1
     work = len(x1) * len(x1 if x2 is None else x2) * layers

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from ntk_helpers._inputs import check_finite, check_numbers, check_size
-from ntk_helpers.mlp import MLP
+from ntk_helpers.mlp import MLP, as_apply
 
 __all__ = ["linearize", "taylor"]
 
@@ -31,9 +31,7 @@ def taylor(f: MLP | Apply, params0: PyTree, order: int) -> Apply:
     activations have second derivatives of zero where JAX takes them. Raises `ValueError` for an `f` that cannot be called, an order below 1,
     parameters that are not finite, and, when called, parameters of other shapes than `params0`.
     """
-    if not isinstance(f, MLP) and not callable(f):
-        raise ValueError(f"f is {f!r}; expected an MLP, or a function of parameters and inputs.")
-    order, apply = check_size("order", order), f.apply if isinstance(f, MLP) else f
+    apply, order = as_apply(f), check_size("order", order)
     for path, leaf in jax.tree.leaves_with_path(params0):
         name = f"params0{jax.tree_util.keystr(path)}"
         check_finite(name, check_numbers(name, leaf))

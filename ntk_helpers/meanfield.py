@@ -5,7 +5,6 @@ layer maps both. The fixed points of these maps, and the slopes there, sort netw
 """
 
 import math
-from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
@@ -15,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from ntk_helpers._inputs import check_choice, check_size, check_variance
+from ntk_helpers._inputs import check_choice, check_size, check_variance, is_number
+from ntk_helpers._spectrum import in_float64
 from ntk_helpers.activations import activation_names, get_activation
-from ntk_helpers.conventions import is_number
 from ntk_helpers.mlp import MLP, check_network
 
 __all__ = ["FixedPoint", "Layers", "Phase", "critical_sigma_w2", "fixed_point", "phase", "propagate", "trainable_depth"]
@@ -158,7 +157,7 @@ def propagate(net: MLP, q0: float = 1.0, c0: float = 0.0, d_in: int | None = Non
         if d_in is None:
             raise ValueError("d_in is missing; expected the size of an input, on which the kernel in standard parameterization depends.")
         weights, bias = np.array(net.fan_in(check_size("d_in", d_in)), float), 1.0
-    with _in_float64():
+    with in_float64():
         arguments = jax.tree.map(jnp.float64, (float(net.sigma_w2), float(net.sigma_b2), start, 1.0 - c0, bias))
         return Layers(*map(np.asarray, _propagate(net.activation, *arguments, jnp.asarray(weights))))
 
@@ -215,15 +214,8 @@ def _positive(q0) -> float:
     return float(q0)
 
 
-def _in_float64():
-    stack = ExitStack()
-    stack.enter_context(jax.enable_x64(True))
-    stack.enter_context(jax.default_device(jax.local_devices(backend="cpu")[0]))
-    return stack
-
-
 def _value(activation: str, which: str, q, gap: float = 0.0):
-    with _in_float64():
+    with in_float64():
         found = np.asarray(_map(activation, which, jnp.asarray(q, float), jnp.float64(gap)))
     if np.isnan(found).all():
         raise RuntimeError(f"activation {activation!r} has no finite moments at a variance of {np.min(q):.3g}; no fixed point is found.")

@@ -1,12 +1,14 @@
 """The one description of a fully connected network, its initialization and its forward pass."""
 
 import reprlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 from jaxtyping import Array, Float, PyTree
 
 from ntk_helpers._inputs import check_choice, check_key, check_points, check_size, check_variance
@@ -126,6 +128,15 @@ def check_network(net: object) -> None:
     for name in VARIANCES:
         if np.shape(getattr(net, name)):
             raise ValueError(f"{name} has shape {np.shape(getattr(net, name))}; expected one number, or vmap over the network.")
+
+
+def as_apply(f: MLP | Callable[[PyTree, Array], Array]) -> Partial:
+    """A network, or any function of parameters and inputs, as a pytree that `jit` takes; raises `ValueError` for what is neither."""
+    if isinstance(f, MLP):
+        return Partial(MLP.apply, f)
+    if not callable(f):
+        raise ValueError(f"f is {f!r}; expected an MLP, or a function of parameters and inputs.")
+    return f if isinstance(f, Partial) else Partial(f)
 
 
 @partial(jax.jit, static_argnums=(2, 3))

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from numpy.polynomial import chebyshev
 
+from ntk_helpers._spectrum import in_float64
 from ntk_helpers.activations import angle
 from ntk_helpers.mlp import MLP
 from ntk_helpers.recursion import Pairs, norm, recursion
@@ -63,7 +64,7 @@ def _nodes() -> np.ndarray:
 def _values(net: MLP, fan_in: np.ndarray, q: float, s: np.ndarray) -> np.ndarray:
     """NNGP and tangent kernel in float64, (len(s), 2)."""
     half = np.pi * s**2 / 2
-    with jax.enable_x64(True), jax.default_device(jax.local_devices(backend="cpu")[0]):
+    with in_float64():
         return np.asarray(_kernels_at_angles(net, fan_in, np.asarray(q, float), 2 * np.sin(half) ** 2, 2 * np.cos(half) ** 2))
 
 

@@ -11,13 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from jax.tree_util import Partial
 from jaxtyping import Array, Float, PyTree
 
-from ntk_helpers._inputs import check_finite, check_key, check_numbers, check_params, check_size, traced
+from ntk_helpers._inputs import check_batch, check_finite, check_key, check_numbers, check_params, check_size, traced
 from ntk_helpers._spectrum import numbers, rounding, spectrum
 from ntk_helpers.activations import Activation, get_activation
-from ntk_helpers.mlp import MLP
+from ntk_helpers.mlp import MLP, as_apply
 
 __all__ = ["LeastSquares", "kernel_regression", "least_squares", "random_features", "tangent_features"]
 
@@ -117,13 +116,7 @@ def tangent_features(f: MLP | Callable[[PyTree, Array], Array], params: PyTree, 
     `f` has one output. The order of the p parameters is that of `jax.flatten_util.ravel_pytree`. A `jax.tree_util.Partial` is compiled once for all its arrays. Raises `ValueError` for
     another number of outputs, an `f` that fails, parameters that are not floating, and points or parameters that are none or not finite.
     """
-    if not callable(f) and not isinstance(f, MLP):
-        raise ValueError(f"f is {f!r}; expected an MLP, or a function of parameters and inputs.")
-    f = Partial(MLP.apply, f) if isinstance(f, MLP) else f if isinstance(f, Partial) else Partial(f)
-    x = check_numbers("x", x)
-    if x.ndim == 0 or 0 in x.shape:
-        raise ValueError(f"x has shape {x.shape}; expected (n, ...), no size 0.")
-    check_finite("x", x)
+    f, x = as_apply(f), check_batch("x", x)
     check_params(params)
     outputs = traced("f", f, params, x)
     if getattr(outputs, "shape", None) not in ((len(x),), (len(x), 1)) or not jnp.issubdtype(outputs.dtype, jnp.floating):

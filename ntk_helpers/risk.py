@@ -13,10 +13,9 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from ntk_helpers._inputs import check_size, check_variance
+from ntk_helpers._inputs import check_one_variance, check_positive, check_size, is_number
 from ntk_helpers._spectrum import numbers
 from ntk_helpers.activations import Activation, get_activation
-from ntk_helpers.conventions import is_number
 
 __all__ = [
     "Risk", "descent_risk", "hermite_parts", "linear_risk", "optimal_ridge", "random_features_risk", "ridgeless_risk", "weak_features_risk",
@@ -47,7 +46,7 @@ def ridgeless_risk(gamma: float, signal: float, noise: float) -> Risk:
     $\sigma^2 \gamma/(1-\gamma)$ for $\gamma < 1$, and $r^2 (1 - 1/\gamma) + \sigma^2/(\gamma - 1)$ for $\gamma > 1$, with `signal` $r^2 = \|\beta\|^2$. At
     $\gamma = 1$ it is infinite, unless there is neither noise nor anything unexplained. Raises `ValueError` for a `gamma` that is not positive, and negative variances.
     """
-    _positive(gamma=gamma)
+    check_positive("gamma", gamma)
     _variances(signal=signal, noise=noise)
     if gamma < 1:
         return Risk(0.0, 0.0, 0.0, noise * gamma / (1 - gamma))
@@ -68,8 +67,7 @@ def weak_features_risk(n: int, p: int, signal: float, left_out: float, noise: fl
         gain, missed = p / (n - p - 1), 0.0
     else:
         gain, missed = n / (p - n - 1) if p >= n + 2 else np.inf, max(1 - n / p, 0.0)
-    part = lambda variance: variance * gain if variance else 0.0  # noqa: E731
-    return Risk(signal * missed**2 + left_out, signal * missed * (1 - missed) + part(left_out), 0.0, part(noise))
+    return Risk(signal * missed**2 + left_out, signal * missed * (1 - missed) + _times(left_out, gain), 0.0, _times(noise, gain))
 
 
 def linear_risk(n: int, spectrum: Float[np.ndarray, " p"], signal: Float[np.ndarray, " p"], noise: float, ridge: float = 0.0) -> Risk:
@@ -89,7 +87,7 @@ def linear_risk(n: int, spectrum: Float[np.ndarray, " p"], signal: Float[np.ndar
     d2 = (s**2 / (s + kappa) ** 2).sum() / n
     bias = (b * s * (kappa / (s + kappa)) ** 2).sum()
     gain = d2 / (1 - d2) if d2 < 1 else np.inf
-    return Risk(float(bias), float(bias * gain) if bias else 0.0, 0.0, float(noise * gain) if noise else 0.0)
+    return Risk(float(bias), float(_times(bias, gain)), 0.0, float(_times(noise, gain)))
 
 
 def _effective_ridge(n: int, s: np.ndarray, ridge: float) -> float:
@@ -116,7 +114,7 @@ def descent_risk(t: Float[np.ndarray, "..."], gamma: float, signal: float, noise
     t = numbers("t", t)
     if (t < 0).any():
         raise ValueError(f"t goes down to {t.min()}; expected times of at least 0.")
-    _positive(gamma=gamma)
+    check_positive("gamma", gamma)
     _variances(signal=signal, noise=noise)
     angle = (np.arange(points) + 0.5) * np.pi / points
     rate = 1 + gamma + 2 * np.sqrt(gamma) * np.cos(angle)
@@ -254,17 +252,10 @@ def optimal_ridge(risk: Callable[[float], Risk | float], bounds: tuple[float, fl
 
 
 def _times(variance: float, factor: float) -> float:
+    """Nothing times infinity is nothing."""
     return variance * factor if variance else 0.0
-
-
-def _positive(**given) -> None:
-    for name, value in given.items():
-        if not is_number(value) or not 0 < value < np.inf:
-            raise ValueError(f"{name} is {value!r}; expected a positive number.")
 
 
 def _variances(**given) -> None:
     for name, value in given.items():
-        check_variance(name, value)
-        if np.ndim(value):
-            raise ValueError(f"{name} has shape {np.shape(value)}; expected one number.")
+        check_one_variance(name, value)

@@ -18,7 +18,7 @@ from jaxtyping import Array, PyTree
 
 from ntk_helpers import _rules  # noqa: F401  (registers them)
 from ntk_helpers._program import Program, flatten
-from ntk_helpers._terms import Factor, Term, block, expand, fresh
+from ntk_helpers._terms import Factor, Term, expand_or_block, fresh
 
 __all__ = ["Factor", "Gradient", "Term", "gradient_terms"]
 
@@ -56,6 +56,6 @@ def gradient_terms(apply: Callable, params: PyTree, x: Array) -> tuple[Program, 
     gradients = []
     for (path, _), var in zip(leaves, program.jaxpr.outvars):
         labels = tuple(fresh() if size > 1 else None for size in var.aval.shape)
-        terms = expand(program, var, labels, alone=True) or [block(program, var, labels)]
+        terms = expand_or_block(program, var, labels, alone=True)
         gradients.append(Gradient(jax.tree_util.keystr(path), program.aval(var), tuple(terms)))
     return program, gradients

@@ -13,15 +13,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.tree_util import Partial
 from jaxtyping import Array, Float, Int, PyTree
 from tqdm import tqdm
 
 from ntk_helpers._checkpoint import Checkpoint
 from ntk_helpers._descent import State, advance, value_of
-from ntk_helpers._inputs import check_choice, check_finite, check_key, check_numbers, check_params, check_size, traced
+from ntk_helpers._inputs import check_batch, check_choice, check_key, check_params, check_size, traced
 from ntk_helpers.conventions import LOSSES
-from ntk_helpers.mlp import MLP
+from ntk_helpers.mlp import MLP, as_apply
 
 __all__ = ["Run", "train"]
 
@@ -93,8 +92,7 @@ def train(
     below 1, steps `at` out of range, an unknown `loss`, a `batch_size` without `key`, and the checkpoint of another run.
     """
     name = str(f) if isinstance(f, MLP) else ""
-    f = Partial(MLP.apply, f) if isinstance(f, MLP) else f if isinstance(f, Partial) else Partial(_function("f", f))
-    x, y = _points("x", x), _points("y", y)
+    f, x, y = as_apply(f), check_batch("x", x), check_batch("y", y)
     if not isinstance(optimizer, optax.GradientTransformation):
         raise ValueError(f"optimizer is {optimizer!r}; expected one of optax.")
     steps, at = check_size("steps", steps), _recorded(at, steps)
@@ -155,14 +153,6 @@ def _look(f, params, *, start, x, y, loss, observe):
 
 
 # --- arguments and results
-
-
-def _points(name: str, a) -> Array:
-    a = check_numbers(name, a)
-    if a.ndim == 0 or 0 in a.shape:
-        raise ValueError(f"{name} has shape {a.shape}; expected (points, ...), no size 0.")
-    check_finite(name, a)
-    return a
 
 
 def _function(name: str, f):

@@ -1,5 +1,6 @@
 """Settings of every unit test: 64-bit numbers, reproducible examples, figures without a screen, no progress bars."""
 
+import io
 import os
 
 import jax
@@ -23,3 +24,24 @@ def x1():
 @pytest.fixture(scope="session")
 def x2():
     return np.random.default_rng(2).normal(size=(5, 3))
+
+
+@pytest.fixture
+def rng():
+    """The same numbers for every test, whichever ran before it."""
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def bars(monkeypatch):
+    """The progress bars made from here on: shown at once whatever the environment says, written to nowhere, and kept."""
+    from tqdm import tqdm  # reads TQDM_DISABLE when it is imported
+
+    made, start = [], tqdm.__init__
+
+    def init(bar, **settings):
+        start(bar, **settings | {"delay": 0, "file": io.StringIO(), "disable": False})
+        made.append(bar)
+
+    monkeypatch.setattr(tqdm, "__init__", init)
+    return made

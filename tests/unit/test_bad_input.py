@@ -100,10 +100,12 @@ def test_a_variance_is_one_number_and_not_one_for_each_point(name, shape):
             ask()
 
 
-def test_a_network_of_several_variances_is_for_vmap():
-    nets = replace(NET, sigma_w2=jnp.array([1.0, 2.0]), sigma_b2=jnp.array([0.0, 0.1]))
+@pytest.mark.parametrize("name", ["relu", "tanh"])
+def test_a_network_of_several_variances_is_for_vmap(name):
+    net = replace(NET, activation=name)
+    nets = replace(net, sigma_w2=jnp.array([1.0, 2.0]), sigma_b2=jnp.array([0.0, 0.1]))
     for kernel, w2, b2 in zip(jax.vmap(lambda net: ntk(net, X))(nets), (1.0, 2.0), (0.0, 0.1)):
-        np.testing.assert_allclose(kernel, ntk(replace(NET, sigma_w2=w2, sigma_b2=b2), X), rtol=1e-12)
+        np.testing.assert_allclose(kernel, ntk(replace(net, sigma_w2=w2, sigma_b2=b2), X), rtol=1e-12)
 
 
 @pytest.mark.parametrize("key", [
@@ -421,7 +423,7 @@ def test_arguments_of_linear_models_and_their_dynamics(ask, says):
 
 
 @pytest.mark.parametrize("change, says", [
-    ({"f": None}, "f is None; expected a function"),
+    ({"f": None}, "f is None; expected an MLP, or a function"),
     ({"f": lambda p: p}, "f fails: TypeError"),
     ({"f": lambda p, x: {"out": x}}, r"y has shape \(4, 1\), and the outputs \(\); expected the same"),
     ({"f": lambda p, x: x @ x.T}, r"y has shape \(4, 1\), and the outputs \(4, 4\)"),

@@ -37,14 +37,6 @@ print(json.dumps({"unaided": unaided, "same": neural_tangents is nt and plain_st
 """
 
 
-@pytest.fixture(autouse=True)
-def float64():
-    before = jax.config.jax_enable_x64
-    jax.config.update("jax_enable_x64", True)
-    yield
-    jax.config.update("jax_enable_x64", before)
-
-
 def inputs(n, *shape, seed=0):
     return jax.random.normal(jax.random.key(seed), (n, *shape))
 

@@ -1,7 +1,5 @@
 """Bars of long jitted loops: a step for each of the loop's, the same numbers with and without, off where they must be."""
 
-import io
-
 import jax
 import numpy as np
 import pytest
@@ -10,20 +8,6 @@ from ntk_helpers import MLP, _progress, empirical_ntk, empirical_ntk_cost, sampl
 
 NET = MLP(3, 40, sigma_b2=0.1)
 X = np.random.default_rng(0).normal(size=(8, 3))
-tqdm = _progress.tqdm
-
-
-@pytest.fixture
-def bars(monkeypatch):
-    """The bars made from here on: shown at once whatever the environment says, written to nowhere, and kept."""
-    made = []
-
-    def bar(**settings):
-        made.append(tqdm(**settings | {"delay": 0, "file": io.StringIO(), "disable": False}))
-        return made[-1]
-
-    monkeypatch.setattr(_progress, "tqdm", bar)
-    return made
 
 
 def counts(bars):
@@ -66,7 +50,7 @@ def test_nothing_is_shown_in_traced_code(bars, monkeypatch):
     assert "callback" not in kernels.lower(X).as_text() and not bars
 
 
-def test_tqdm_disabled_means_no_callback(monkeypatch):
+def test_tqdm_disabled_means_no_callback():
     with _progress.progress(3, "kernel", "block", ()) as ticks:
         assert not ticks
 

@@ -21,7 +21,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 REPOSITORY, HOMEPAGE = PROJECT["project"]["urls"]["Repository"], PROJECT["project"]["urls"]["Homepage"]
 LOCK = [Requirement(line) for line in (ROOT / "requirements.lock").read_text().splitlines()]
 CONDA = yaml.safe_load((ROOT / "environment.yml").read_text())
-PYTHONS = ["3.11", "3.12", "3.13"]
+PYTHONS = [c.rpartition(" ")[2] for c in PROJECT["project"]["classifiers"] if "Python :: 3." in c]
 PLATFORMS = {"linux": "posix", "darwin": "posix", "win32": "nt"}
 LEFT_OUT = {"tensorflow", "tf2jax"}
 

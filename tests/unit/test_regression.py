@@ -12,17 +12,16 @@ from sklearn.linear_model import Ridge
 from ntk_helpers import MLP, empirical_ntk, get_activation, gp_posterior
 from ntk_helpers.regression import kernel_regression, least_squares, random_features, tangent_features
 
-RNG = np.random.default_rng(0)
 N = 30
 
 
-def data(p, o=2, m=7):
-    return RNG.standard_normal((N, p)), RNG.standard_normal((N, o)), RNG.standard_normal((m, p))
+def data(rng, p, o=2, m=7):
+    return rng.standard_normal((N, p)), rng.standard_normal((N, o)), rng.standard_normal((m, p))
 
 
 @pytest.mark.parametrize("p", [1, 10, 29, 30, 31, 100])
-def test_without_ridge_it_is_lstsq(p):
-    f, y, test = data(p)
+def test_without_ridge_it_is_lstsq(p, rng):
+    f, y, test = data(rng, p)
     fit = least_squares(f, y)
     expected = np.linalg.lstsq(f, y)[0]
     np.testing.assert_allclose(fit.coefficients(), expected, rtol=1e-8, atol=1e-10 * abs(expected).max())
@@ -33,16 +32,16 @@ def test_without_ridge_it_is_lstsq(p):
 
 @pytest.mark.parametrize("p", [10, 30, 100])
 @pytest.mark.parametrize("ridge", [1e-3, 1.0, 1e4])
-def test_with_a_ridge_it_is_scikit_learn(p, ridge):
-    f, y, test = data(p)
+def test_with_a_ridge_it_is_scikit_learn(p, ridge, rng):
+    f, y, test = data(rng, p)
     theirs = Ridge(alpha=ridge, fit_intercept=False).fit(f, y)
     np.testing.assert_allclose(least_squares(f, y).coefficients(ridge), theirs.coef_.T, rtol=1e-6, atol=1e-9)
     kernel = KernelRidge(alpha=ridge).fit(f, y)
     np.testing.assert_allclose(kernel_regression(f @ f.T, y).predict(test @ f.T, ridge), kernel.predict(test), rtol=1e-6, atol=1e-9)
 
 
-def test_a_kernel_is_the_gram_matrix_of_features_and_a_posterior_mean():
-    f, y, test = data(100)
+def test_a_kernel_is_the_gram_matrix_of_features_and_a_posterior_mean(rng):
+    f, y, test = data(rng, 100)
     kernel = kernel_regression(f @ f.T, y)
     for ridge in (0.0, 0.5):
         np.testing.assert_allclose(kernel.predict(test @ f.T, ridge), least_squares(f, y).predict(test, ridge), rtol=1e-8, atol=1e-8)
@@ -51,8 +50,8 @@ def test_a_kernel_is_the_gram_matrix_of_features_and_a_posterior_mean():
 
 
 @pytest.mark.parametrize("shape", [(), (3,), (2, 3)])
-def test_many_ridges_are_each_one(shape):
-    f, y, test = data(50)
+def test_many_ridges_are_each_one(shape, rng):
+    f, y, test = data(rng, 50)
     ridges = np.geomspace(0.1, 10, int(np.prod(shape))).reshape(shape)
     fit = least_squares(f, y)
     assert fit.predict(test, ridges).shape == (*shape, 7, 2)
@@ -61,8 +60,8 @@ def test_many_ridges_are_each_one(shape):
         np.testing.assert_allclose(fit.predict(test, ridges)[index], fit.predict(test, ridges[index]), rtol=1e-12)
 
 
-def test_dependent_features_are_left_out_and_the_norm_is_least():
-    f, y, _ = data(20)
+def test_dependent_features_are_left_out_and_the_norm_is_least(rng):
+    f, y, _ = data(rng, 20)
     doubled = np.concatenate([f, f, np.zeros((N, 1))], axis=1)
     fit, single = least_squares(doubled, y), least_squares(f, y)
     assert fit.rank == 20
@@ -77,27 +76,27 @@ def test_zero_features_predict_zero():
     assert not fit.predict(np.ones((5, 3))).any()
 
 
-def test_float32_features_are_cut_off_at_their_own_rounding():
-    f, y, _ = data(20)
-    rank_deficient = (f[:, :10] @ RNG.standard_normal((10, 20))).astype(np.float32)
+def test_float32_features_are_cut_off_at_their_own_rounding(rng):
+    f, y, _ = data(rng, 20)
+    rank_deficient = (f[:, :10] @ rng.standard_normal((10, 20))).astype(np.float32)
     assert least_squares(rank_deficient, y).rank == 10
     assert least_squares(jnp.asarray(rank_deficient), y).rank == 10
 
 
-def test_random_features_have_the_dual_map_for_their_mean():
+def test_random_features_have_the_dual_map_for_their_mean(rng):
     d, count = 5, 200_000
-    x = RNG.standard_normal((4, d))
+    x = rng.standard_normal((4, d))
     f = np.asarray(random_features(random.key(0), d, count, "erf")(x))
     terms = f[:, None] * f[None]  # w is uniform on a sphere, so compare with a Gaussian of its own moments by simulation
-    w = RNG.standard_normal((count, d))
+    w = rng.standard_normal((count, d))
     other = np.asarray(get_activation("erf").fn(x @ (w / np.linalg.norm(w, axis=1, keepdims=True)).T))
     mean, expected = terms.mean(-1), (other[:, None] * other[None]).mean(-1)
     np.testing.assert_array_less(abs(mean - expected), 5 * np.sqrt(2) * terms.std(-1) / np.sqrt(count))
 
 
-def test_random_features_of_high_dimension_are_those_of_the_kernel():
+def test_random_features_of_high_dimension_are_those_of_the_kernel(rng):
     d, count = 400, 20_000
-    x = RNG.standard_normal((3, d))
+    x = rng.standard_normal((3, d))
     x *= np.sqrt(d) / np.linalg.norm(x, axis=1, keepdims=True)
     f = np.asarray(random_features(random.key(1), d, count)(x))
     terms = f[:, None] * f[None]
@@ -105,18 +104,18 @@ def test_random_features_of_high_dimension_are_those_of_the_kernel():
     np.testing.assert_array_less(abs(terms.mean(-1) - expected), 5 * terms.std(-1) / np.sqrt(count) + 2 / d)  # sphere against Gauss: O(1/d)
 
 
-def test_random_features_are_reproducible_and_of_unit_weights():
+def test_random_features_are_reproducible_and_of_unit_weights(rng):
     a, b = (random_features(random.key(2), 6, 50, "relu") for _ in range(2))
-    x = RNG.standard_normal((4, 6))
+    x = rng.standard_normal((4, 6))
     np.testing.assert_array_equal(a(x), b(x))
     w = np.asarray(a(np.eye(6)) - a(-np.eye(6)))  # relu(w) - relu(-w) = w
     np.testing.assert_allclose(np.linalg.norm(w, axis=0), 1.0, rtol=1e-12)
 
 
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
-def test_tangent_features_are_rows_of_the_jacobian(activation):
+def test_tangent_features_are_rows_of_the_jacobian(activation, rng):
     net = MLP(3, 16, activation=activation, sigma_b2=0.1)
-    x = RNG.standard_normal((5, 4))
+    x = rng.standard_normal((5, 4))
     params = net.init(random.key(3), 4)
     f = tangent_features(net, params, x)
     assert f.shape == (5, sum(leaf.size for leaf in jax.tree.leaves(params)))
@@ -168,7 +167,7 @@ def test_tangent_features_of_a_partial_compile_once():
         (lambda: tangent_features(MLP(2, 3), MLP(2, 3).init(random.key(0), 4), np.ones((5, 3))), "expected"),
         (lambda: tangent_features(MLP(2, 3), None, np.ones((5, 3))), "params"),
         (lambda: tangent_features(lambda p, x: x @ p, jnp.ones((2, 1)), np.full((5, 2), np.inf)), "x holds 10 values"),
-        (lambda: tangent_features(lambda p, x: x @ p, jnp.ones((2, 1)), np.ones((0, 2))), r"x has shape \(0, 2\); expected \(n, ...\), no size 0"),
+        (lambda: tangent_features(lambda p, x: x @ p, jnp.ones((2, 1)), np.ones((0, 2))), r"x has shape \(0, 2\); expected \(points, ...\), no size 0"),
     ],
 )
 def test_bad_input_is_refused(call, words):

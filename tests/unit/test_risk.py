@@ -10,8 +10,6 @@ from ntk_helpers.risk import (
     descent_risk, hermite_parts, linear_risk, optimal_ridge, random_features_risk, ridgeless_risk, weak_features_risk,
 )  # fmt: skip
 
-RNG = np.random.default_rng(0)
-
 
 def isotropic(n, p, noise, ridge=0.0):
     return linear_risk(n, np.ones(p), np.full(p, 1 / p), noise, ridge)
@@ -48,32 +46,32 @@ def test_parts_of_the_isotropic_limits_agree(p):
     np.testing.assert_allclose(large, ridgeless_risk(p / 100, 1.0, 0.3), rtol=1e-4, atol=1e-12)
 
 
-def simulated(n, spectrum, beta, noise, ridge, draws=200):
+def simulated(rng, n, spectrum, beta, noise, ridge, draws=200):
     found = []
     for _ in range(draws):
-        x = RNG.standard_normal((n, len(spectrum))) * np.sqrt(spectrum)
-        fit = least_squares(x, (x @ beta + np.sqrt(noise) * RNG.standard_normal(n))[:, None])
+        x = rng.standard_normal((n, len(spectrum))) * np.sqrt(spectrum)
+        fit = least_squares(x, (x @ beta + np.sqrt(noise) * rng.standard_normal(n))[:, None])
         found.append(spectrum @ (fit.coefficients(ridge)[:, 0] - beta) ** 2)
     return np.mean(found), np.std(found, ddof=1) / np.sqrt(draws)
 
 
 @pytest.mark.parametrize("p, ridge", [(40, 0.0), (160, 0.0), (80, 5.0), (160, 5.0)])
-def test_correlated_features_are_simulated(p, ridge):
+def test_correlated_features_are_simulated(p, ridge, rng):
     n, spectrum = 80, np.arange(1, p + 1) ** -0.5
-    beta = RNG.standard_normal(p) / np.sqrt(p)
-    mean, se = simulated(n, spectrum, beta, 0.3, ridge)
+    beta = rng.standard_normal(p) / np.sqrt(p)
+    mean, se = simulated(rng, n, spectrum, beta, 0.3, ridge)
     expected = linear_risk(n, spectrum, beta**2, 0.3, ridge).total
     assert abs(mean - expected) < 5 * se + 4 / n * expected  # an equivalent for large n, off by O(1/n)
 
 
 @pytest.mark.parametrize("n, p", [(30, 10), (30, 60)])
-def test_weak_features_are_exact(n, p):
+def test_weak_features_are_exact(n, p, rng):
     d = 80
     beta = np.full(d, d**-0.5)
     found = []
     for _ in range(2000):
-        x = RNG.standard_normal((n, d))
-        w = least_squares(x[:, :p], (x @ beta + 0.5 * RNG.standard_normal(n))[:, None]).coefficients()[:, 0]
+        x = rng.standard_normal((n, d))
+        w = least_squares(x[:, :p], (x @ beta + 0.5 * rng.standard_normal(n))[:, None]).coefficients()[:, 0]
         found.append(((w - beta[:p]) ** 2).sum() + (beta[p:] ** 2).sum())
     expected = weak_features_risk(n, p, p / d, 1 - p / d, 0.25).total
     assert abs(np.mean(found) - expected) < 5 * np.std(found) / np.sqrt(len(found))
@@ -156,13 +154,13 @@ def test_parts_are_not_negative(count):
         assert min(parts) >= -1e-12 and np.isfinite(parts).all()
 
 
-def test_the_parts_are_simulated():
+def test_the_parts_are_simulated(rng):
     d, n, count, ridge, features, data = 60, 180, 120, 3.0, 4, 24
-    sphere = lambda m: (lambda x: x * np.sqrt(d) / np.linalg.norm(x, axis=1, keepdims=True))(RNG.standard_normal((m, d)))  # noqa: E731
+    sphere = lambda m: (lambda x: x * np.sqrt(d) / np.linalg.norm(x, axis=1, keepdims=True))(rng.standard_normal((m, d)))  # noqa: E731
     found = []
     for k in range(data):
         x, new = sphere(n), sphere(1000)
-        y = np.stack([x[:, 0], RNG.standard_normal(n)], axis=1)
+        y = np.stack([x[:, 0], rng.standard_normal(n)], axis=1)
         maps = [random_features(key, d, count, "erf") for key in random.split(random.key(k), features)]
         errors = np.array([least_squares(f(x), y).predict(f(new), ridge) for f in maps]) - np.stack([new[:, 0], 0 * new[:, 0]], axis=1)
         spread = errors[..., 0].var(0, ddof=1).mean()
@@ -182,15 +180,15 @@ def test_descent_goes_from_the_signal_to_the_ridgeless_risk(gamma):
 
 
 @pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0])
-def test_descent_is_simulated(gamma):
+def test_descent_is_simulated(gamma, rng):
     n, times = 400, np.array([0.1, 1.0, 10.0, 100.0])
     p, found = int(gamma * n), []
     for _ in range(20):
-        x = RNG.standard_normal((n, p))
+        x = rng.standard_normal((n, p))
         beta = np.full(p, p**-0.5)
         rate, v = np.linalg.eigh(x.T @ x / n)
         rate = np.maximum(rate, 1e-14)
-        target = v.T @ (x.T @ (x @ beta + 0.6 * RNG.standard_normal(n)) / n)
+        target = v.T @ (x.T @ (x @ beta + 0.6 * rng.standard_normal(n)) / n)
         w = v @ (-np.expm1(-rate[:, None] * times) / rate[:, None] * target[:, None])
         found.append(((w - beta[:, None]) ** 2).sum(0))
     se = np.std(found, axis=0, ddof=1) / np.sqrt(20)

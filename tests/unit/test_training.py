@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from tqdm import tqdm
 
 from ntk_helpers import MLP, _checkpoint, _descent, empirical_ntk, kernel_dynamics, linearize, max_learning_rate, training
 from ntk_helpers.training import train
@@ -386,18 +385,6 @@ def test_a_killed_run_goes_on(path):
 
 
 # --- the bar
-
-
-@pytest.fixture
-def bars(monkeypatch):
-    made = []
-
-    def bar(**settings):
-        made.append(tqdm(**settings | {"delay": 0, "file": io.StringIO(), "disable": False}))
-        return made[-1]
-
-    monkeypatch.setattr(training, "tqdm", bar)
-    return made
 
 
 @pytest.mark.parametrize("steps, at", [(1, None), (7, [3]), (120, [0, 1, 64, 119])])
