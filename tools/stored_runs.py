@@ -37,10 +37,11 @@ SOLVED = 1e-4  # mean squared error at which a training ends
 
 
 def training_cases() -> Iterator[dict]:
-    """Seleznova & Kutyniok 2021, Figs 3, 4, 8, 9 (width 256), 10, 11 (widths 128, 512, at depth 10 and one sigma_b^2), and some for 10^5 steps."""
+    """Seleznova & Kutyniok 2021, Figs 3, 4, 8, 9 (width 256), 10, 11 (widths 128, 512, at depth 10), and some for 10^5 steps."""
     grid = {"tanh": (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5), "relu": (0.5, 1.0, 1.5, 2.0, 2.5)}
+    between = {"relu": (0.75, 1.25, 1.75, 2.25)}
     case = lambda *values: dict(zip(("activation", "sigma_w2", "sigma_b2", "depth", "width", "steps"), values))  # noqa: E731
-    whole = lambda depth, sigma_b2, width=256: (  # noqa: E731
+    whole = lambda depth, sigma_b2, width=256, grid=grid: (  # noqa: E731
         case(name, w2, sigma_b2, depth, width, 10_000) for name, row in grid.items() for w2 in row
     )
     for sigma_b2 in (0.25, 0.0):
@@ -54,6 +55,14 @@ def training_cases() -> Iterator[dict]:
     yield from (case(name, w2, 0.25, 10, 256, 100_000) for name, w2 in (("tanh", 1.0), ("relu", 1.0), ("tanh", 3.0)))
     for width in (128, 512):
         yield from whole(10, 0.25, width)
+    for depth in (3, 10, 20):
+        yield from whole(depth, 0.5)
+    for sigma_b2 in (1.0, 0.0):
+        for width in (128, 512):
+            yield from whole(10, sigma_b2, width)
+    for depth in (3, 10, 20):
+        for sigma_b2 in (0.0, 0.25, 0.5, 1.0):
+            yield from whole(depth, sigma_b2, grid=between)
 
 
 def digits() -> tuple[np.ndarray, np.ndarray]:

@@ -1,20 +1,14 @@
 """tools/stored_runs.py: the lists of cases, runs that are stopped and go on, and the files that `stored` reads."""
 
-import importlib.util
 import json
 import math
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
+import stored_runs
 
 from ntk_helpers import book
-
-ROOT = Path(__file__).resolve().parents[2]
-spec = importlib.util.spec_from_file_location("stored_runs", ROOT / "tools" / "stored_runs.py")
-stored_runs = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(stored_runs)
 
 CASES = [{"name": name, "size": size, "list": [size]} for name in "ab" for size in (1, 2.5)]
 
@@ -71,10 +65,10 @@ def test_trainings_are_those_of_the_papers_figures():
     cases = list(stored_runs.training_cases())
     assert all(list(case) == ["activation", "sigma_w2", "sigma_b2", "depth", "width", "steps"] for case in cases)
     whole = Counter((case["sigma_b2"], case["depth"]) for case in cases if (case["width"], case["steps"]) == (256, 10_000))
-    assert whole == {(sigma_b2, depth): 12 for sigma_b2 in (0.0, 0.25, 1.0) for depth in (3, 10, 20)}
+    assert whole == {(sigma_b2, depth): 16 for sigma_b2 in (0.0, 0.25, 0.5, 1.0) for depth in (3, 10, 20)}
     others = [case for case in cases if (case["width"], case["steps"]) != (256, 10_000)]
     assert {(case["width"], case["steps"]) for case in others} == {(128, 10_000), (512, 10_000), (256, 100_000)}
-    assert {case["sigma_b2"] for case in others} == {0.25}
+    assert {case["sigma_b2"] for case in others} == {0.0, 0.25, 1.0}
 
 
 def test_numbers_are_short():
