@@ -17,13 +17,7 @@ author = metadata["authors"][0]["name"]
 copyright = f"{author}. Code: MIT; text: CC BY 4.0"
 version = release = metadata["version"]
 
-extensions = [
-    "myst_nb",
-    "sphinx.ext.mathjax",
-    "sphinx_copybutton",
-    "sphinxcontrib.bibtex",
-    "ntkbook",
-]
+extensions = ["myst_nb", "sphinx.ext.mathjax", "sphinx_copybutton", "sphinxcontrib.bibtex", "ntkbook"]
 exclude_patterns = ["_build", "node_modules", "**.ipynb_checkpoints"]
 templates_path = ["_templates"]
 nitpicky = True

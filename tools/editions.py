@@ -7,8 +7,8 @@
 FOLDER is notebooks/_build/<edition> unless named. The runs that chapters read lie beside the notebooks.
 
 A blank says how to check an answer and nothing else. What the solution claims is not quoted, even without its
-numbers: "a learning rate of ηN/2 takes the same step" or "chaotic" is the answer to the question asked. Blanks
-count as not yet run, and the other cells as if the blanks had been skipped.
+numbers: "a learning rate of ηN/2 takes the same step" or "chaotic" is the answer to the question asked.
+Blanks count as not yet run, and the other cells as if the blanks had been skipped.
 """
 
 import argparse
@@ -25,20 +25,19 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "notebooks" / "_ext")]
 
 import slides  # noqa: E402
-from notebooks import chapters, text_of  # noqa: E402
 from ntkbook.markdown import exercise_title  # noqa: E402
 from ntkbook.reader import DOORS, FORM_TITLE  # noqa: E402
+
+from notebooks import chapters, text_of  # noqa: E402
 
 BLANK = """\
 # Your solution of: {title}
 ...
 # End with a line that can fail: check("what you claim", measured, expected, tol=..., source="...")"""
 WITHOUT_SOLUTIONS = {
-    "Try each before you open its solution. The solutions check themselves.":
-        "Each has a blank cell for your solution. Let it check itself, as the chapter does.",
-    "**Exercises** have hidden solutions that check themselves in the same\nway: try first, then open.":
-        "**Exercises** have a blank cell for your solution, which should check itself in the same\nway.",
-}  # fmt: skip
+    "Try each before you open its solution. The solutions check themselves.": "Each has a blank cell for your solution. Let it check itself, as the chapter does.",
+    "**Exercises** have hidden solutions that check themselves in the same\nway: try first, then open.": "**Exercises** have a blank cell for your solution, which should check itself in the same\nway.",
+}
 
 
 def student(notebook: NotebookNode) -> NotebookNode:
@@ -97,7 +96,9 @@ def write(edition, target: Path, source: Path = ROOT / "notebooks") -> list[Path
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("edition", choices=["student", "instructor", "slides"])
     parser.add_argument("folder", nargs="?", type=Path)
     arguments = parser.parse_args()

@@ -13,7 +13,9 @@ DOCUMENTS = ["README.md", "notebooks/lecturers.md", "CITATION.cff"]
 
 def written(citation: str) -> dict[str, str]:
     """The addresses in CITATION.cff."""
-    return {key: re.search(rf"^{key}: (\S+)$", citation, re.MULTILINE)[1] for key in ("repository-code", "url")}
+    return {
+        key: re.search(rf"^{key}: (\S+)$", citation, re.MULTILINE)[1] for key in ("repository-code", "url")
+    }
 
 
 def moved(text: str, old: dict[str, str], new: dict[str, str]) -> str:

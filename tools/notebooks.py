@@ -1,11 +1,12 @@
 """The notebooks' stored runs and generated lines, of chapters and appendices.
 
-    python tools/notebooks.py execute [NAME ...]   run notebooks (01 is enough of a name) and store the outputs
-    python tools/notebooks.py links [NAME ...]     rewrite what is generated, after the host changed
+    python tools/notebooks.py execute [NAME ...]   run notebooks (01 is enough of a name) and store the
+    outputs python tools/notebooks.py links [NAME ...]     rewrite what is generated, after the host changed
     python tools/notebooks.py check [NAME ...]     fail where `links` would change a file
 
 Generated are the line under a title, the cell that installs the package in Colab, the list
-of what is cited, the anchors of equations, the metadata and the cell ids. The host is `project.urls.Repository` in pyproject.toml.
+of what is cited, the anchors of equations, the metadata and the cell ids. The host is
+`project.urls.Repository` in pyproject.toml.
 """
 
 import argparse
@@ -38,9 +39,16 @@ ROOT = Path(__file__).resolve().parent.parent
 CELL_TIMEOUT = 600
 os.environ["TQDM_DISABLE"] = "1"  # a progress bar is no output to store; read by the kernels
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
-LANGUAGE = {"file_extension": ".py", "mimetype": "text/x-python", "name": "python", "pygments_lexer": "ipython3"}
+LANGUAGE = {
+    "file_extension": ".py",
+    "mimetype": "text/x-python",
+    "name": "python",
+    "pygments_lexer": "ipython3",
+}
 KEPT_CELL_METADATA = ("cellView", "jupyter", "tags")
-EQUATION = re.compile(r"(?: <a id=\"eq-[\w-]+\"></a>)?(\n\n\$\$\n(?:(?!\n\$\$).)*\n\$\$ \((eq-[\w-]+)\))", re.S)
+EQUATION = re.compile(
+    r"(?: <a id=\"eq-[\w-]+\"></a>)?(\n\n\$\$\n(?:(?!\n\$\$).)*\n\$\$ \((eq-[\w-]+)\))", re.S
+)
 
 
 class CurrentInterpreter(AsyncKernelManager):
@@ -89,12 +97,21 @@ def install_source(host: str, compat: bool) -> str:
 
 
 def reference_list(prose: str) -> str:
-    """Return a Markdown list of the works that `prose` cites by `(#cite-key)`, each at the anchor that this names."""
+    """Return a Markdown list of the works that `prose` cites by `(#cite-key)`, each at the anchor that this
+    names."""
     entries = parse_file(str(ROOT / "notebooks" / "references.bib"))
     keys = sorted(key for key in set(re.findall(r"\(#cite-([\w-]+)\)", prose)) if key in entries.entries)
-    style, backend = find_plugin("pybtex.style.formatting", "plain")(), find_plugin("pybtex.backends", "html")()
-    works = {work.key: " ".join(work.text.render(backend).split()) for work in style.format_bibliography(entries, keys)}
-    plain = {key: re.sub(r"</?(span|a)\b[^>]*>", "", re.sub(r"</?em>", "*", text)) for key, text in works.items()}
+    style, backend = (
+        find_plugin("pybtex.style.formatting", "plain")(),
+        find_plugin("pybtex.backends", "html")(),
+    )
+    works = {
+        work.key: " ".join(work.text.render(backend).split())
+        for work in style.format_bibliography(entries, keys)
+    }
+    plain = {
+        key: re.sub(r"</?(span|a)\b[^>]*>", "", re.sub(r"</?em>", "*", text)) for key, text in works.items()
+    }
     lines = "\n".join(f'- <a id="cite-{key}"></a>{html.unescape(text)}' for key, text in plain.items())
     return re.sub(r"arXiv:(\d{4}\.\d{4,5})", r"[arXiv:\1](https://arxiv.org/abs/\1)", lines)
 
@@ -103,10 +120,14 @@ def refresh(notebook: NotebookNode, name: str, host: str) -> NotebookNode:
     """Return `notebook` in place with its generated lines, metadata and cell ids up to date."""
     stored = notebook.metadata.get("ntk_book", {})
     if not {"cpu_seconds", "date", "jax"} <= set(stored):
-        raise ValueError(f"{name} holds no measured run: run `python tools/notebooks.py execute {name}` first")
+        raise ValueError(
+            f"{name} holds no measured run: run `python tools/notebooks.py execute {name}` first"
+        )
     notebook.metadata = NotebookNode(kernelspec=KERNEL, language_info=LANGUAGE, ntk_book=stored)
     _write_first_line(notebook.cells[0], first_line(name, stored, host))
-    compat = any(cell.cell_type == "code" and "neural_tangents_compat" in cell.source for cell in notebook.cells)
+    compat = any(
+        cell.cell_type == "code" and "neural_tangents_compat" in cell.source for cell in notebook.cells
+    )
     _write_install_cell(notebook, install_source(host, compat))
     _write_reference_cell(notebook)
     _normalize_cells(notebook.cells)
@@ -123,7 +144,9 @@ def _write_first_line(cell: NotebookNode, line: str) -> None:
 
 def _write_install_cell(notebook: NotebookNode, source: str) -> None:
     """The install cell is the first code cell; a chapter without one gets it."""
-    first = next((i for i, cell in enumerate(notebook.cells) if cell.cell_type == "code"), len(notebook.cells))
+    first = next(
+        (i for i, cell in enumerate(notebook.cells) if cell.cell_type == "code"), len(notebook.cells)
+    )
     if first == len(notebook.cells) or "colab-only" not in notebook.cells[first].metadata.get("tags", []):
         notebook.cells.insert(first, new_code_cell())
     cell = notebook.cells[first]
@@ -131,11 +154,17 @@ def _write_install_cell(notebook: NotebookNode, source: str) -> None:
 
 
 def _write_reference_cell(notebook: NotebookNode) -> None:
-    """What is cited, after the References or at the end; the site, which has a bibliography, leaves it out."""
-    generated = [cell.cell_type == "markdown" and "colab-only" in cell.metadata.get("tags", []) for cell in notebook.cells]
+    """What is cited, after the References or at the end; the site, which has a bibliography, leaves it
+    out."""
+    generated = [
+        cell.cell_type == "markdown" and "colab-only" in cell.metadata.get("tags", [])
+        for cell in notebook.cells
+    ]
     cells = [cell for cell, old in zip(notebook.cells, generated) if not old]
     if works := reference_list("\n".join(cell.source for cell in cells if cell.cell_type == "markdown")):
-        place = next((i for i, cell in enumerate(cells) if cell.source.startswith("## References")), len(cells) - 1)
+        place = next(
+            (i for i, cell in enumerate(cells) if cell.source.startswith("## References")), len(cells) - 1
+        )
         cells.insert(place + 1, new_markdown_cell(works, metadata=NotebookNode(tags=["colab-only"])))
     notebook.cells = cells
 
@@ -146,7 +175,9 @@ def _normalize_cells(cells: list[NotebookNode]) -> None:
         cell.source = cell.source.rstrip()
         if cell.cell_type == "markdown":  # an equation's anchor ends the paragraph before it
             cell.source = EQUATION.sub(r' <a id="\2"></a>\1', cell.source)
-        cell.metadata = NotebookNode({key: cell.metadata[key] for key in KEPT_CELL_METADATA if key in cell.metadata})
+        cell.metadata = NotebookNode(
+            {key: cell.metadata[key] for key in KEPT_CELL_METADATA if key in cell.metadata}
+        )
         if cell.cell_type == "code" and "solution" in cell.metadata.get("tags", []):
             cell.metadata["jupyter"] = NotebookNode(outputs_hidden=True, source_hidden=True)
         if cell.cell_type == "code":
@@ -169,11 +200,16 @@ def _merge_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:
 
 
 def run(notebook: NotebookNode, folder: Path) -> dict[str, int]:
-    """Execute `notebook` in place and return what its kernel took: CPU seconds, and on Linux its peak memory in MB."""
+    """Execute `notebook` in place and return what its kernel took: CPU seconds, and on Linux its peak memory
+    in MB."""
     client = NotebookClient(
-        notebook, kernel_manager_class=CurrentInterpreter, timeout=CELL_TIMEOUT, record_timing=False,
-        coalesce_streams=True, resources={"metadata": {"path": str(folder)}},
-    )  # fmt: skip
+        notebook,
+        kernel_manager_class=CurrentInterpreter,
+        timeout=CELL_TIMEOUT,
+        record_timing=False,
+        coalesce_streams=True,
+        resources={"metadata": {"path": str(folder)}},
+    )
     code = [(i, cell) for i, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
     with client.setup_kernel():
         for number, (index, cell) in enumerate(code, 1):
@@ -183,7 +219,10 @@ def run(notebook: NotebookNode, folder: Path) -> dict[str, int]:
             print(f"  {number:2}/{len(code)}  {time.perf_counter() - start:6.1f} s  {summary}", flush=True)
         pid = client.km.provisioner.pid
         times, memory = psutil.Process(pid).cpu_times(), peak_memory(pid)
-    return {"cpu_seconds": round(times.user + times.system + times.children_user + times.children_system), **memory}
+    return {
+        "cpu_seconds": round(times.user + times.system + times.children_user + times.children_system),
+        **memory,
+    }
 
 
 def peak_memory(pid: int) -> dict[str, int]:
@@ -217,11 +256,15 @@ def chapters(names: list[str], folder: Path) -> list[Path]:
     for name in names:
         if not any(path.name.startswith(Path(name).name) for path in found):
             raise ValueError(f"no notebook is called {name!r}; there are {[path.stem for path in found]}")
-    return [path for path in found if not names or path.name.startswith(tuple(Path(name).name for name in names))]
+    return [
+        path for path in found if not names or path.name.startswith(tuple(Path(name).name for name in names))
+    ]
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("command", choices=["execute", "links", "check"])
     parser.add_argument("names", nargs="*", metavar="NAME")
     arguments = parser.parse_args()

@@ -1,6 +1,8 @@
-"""The book as one PDF: pdf.py SITE OUT.pdf [PAGE...] joins the site's pages into one and prints it with Chromium.
+"""The book as one PDF: pdf.py SITE OUT.pdf [PAGE...] joins the site's pages into one and prints it with
+Chromium.
 
-Sphinx's own single page would need every label of the book to be unique; here each id gets the name of its page.
+Sphinx's own single page would need every label of the book to be unique; here each id gets the name of its
+page.
 """
 
 import json
@@ -49,7 +51,8 @@ def contents(site: Path) -> list[tuple[str, str | None]]:
 
 
 def article(site: Path, page: str, pages: set[str]) -> Tag:
-    """The article of a page for print: open, without buttons, and with ids and links that hold in the whole book."""
+    """The article of a page for print: open, without buttons, and with ids and links that hold in the whole
+    book."""
     found = _soup(site / f"{page}.html").find("article")
     found["id"] = page
     for slider in found.select(".ntk-slider"):
@@ -65,7 +68,9 @@ def article(site: Path, page: str, pages: set[str]) -> Tag:
     for section in found.select("section[id]:has(> :is(h1, h2, h3))"):
         heading = section.find(["h1", "h2", "h3"], recursive=False)
         heading["id"] = section.attrs.pop("id")
-        for label in section.select(":scope > span[id]:empty"):  # before the heading, where a page could end between them
+        for label in section.select(
+            ":scope > span[id]:empty"
+        ):  # before the heading, where a page could end between them
             heading.insert(0, label.extract())
     for tag in found.find_all(id=True):
         tag["id"] = f"{page}.{tag['id']}"
@@ -103,7 +108,8 @@ def _frames(slider: Tag) -> None:
 
 
 def _lines(code: Tag) -> None:
-    """Each line of code by itself, so that a line too long for the paper goes on under its own beginning, further in."""
+    """Each line of code by itself, so that a line too long for the paper goes on under its own beginning,
+    further in."""
     lines = code.get_text().rstrip("\n").split("\n")
     code.clear()
     for line in lines:
@@ -123,17 +129,27 @@ def _link(href: str, page: str, pages: set[str]) -> str:
 
 
 def solutions(chapters: list[Tag]) -> Tag:
-    """Take the solutions out of the chapters, leave a link with each exercise, and return them as a chapter."""
-    found = _tag('<article class="bd-article" id="solutions"><h1 id="solutions.title">Solutions</h1></article>')
+    """Take the solutions out of the chapters, leave a link with each exercise, and return them as a
+    chapter."""
+    found = _tag(
+        '<article class="bd-article" id="solutions"><h1 id="solutions.title">Solutions</h1></article>'
+    )
     for chapter in chapters:
         details = chapter.select("details.ntk-solution")
         if details:
             found.append(_tag(f"<h2 id='solutions.{chapter['id']}'>{_title(chapter.h1)}</h2>"))
         for number, solution in enumerate(details, 1):
-            exercise, name = solution.find_previous(class_="ntk-exercise"), f"solutions.{chapter['id']}.{number}"
+            exercise, name = (
+                solution.find_previous(class_="ntk-exercise"),
+                f"solutions.{chapter['id']}.{number}",
+            )
             title = exercise.find(class_="ntk-box-title").decode_contents()
             found.append(_tag(f"<h3 id='{name}'><a href='#{exercise['id']}'>{title}</a></h3>"))
-            exercise.append(_tag(f"<p class='to-solution'><a href='#{name}'>Solution<span class='on-page'></span></a></p>"))
+            exercise.append(
+                _tag(
+                    f"<p class='to-solution'><a href='#{name}'>Solution<span class='on-page'></span></a></p>"
+                )
+            )
             solution.summary.decompose()
             solution.name = "div"
             found.append(solution.extract())
@@ -142,7 +158,9 @@ def solutions(chapters: list[Tag]) -> Tag:
 
 def _title(heading: Tag) -> str:
     """What a heading says, without the labels in it."""
-    return "".join(str(part) for part in heading.contents if not (isinstance(part, Tag) and part.get("id"))).strip()
+    return "".join(
+        str(part) for part in heading.contents if not (isinstance(part, Tag) and part.get("id"))
+    ).strip()
 
 
 def table_of_contents(chapters: list[Tag], captions: dict[str, str]) -> Tag:
@@ -181,8 +199,14 @@ def book(site: Path, only: list[str]) -> str:
 def _head(site: Path, page: str, styles: list[str]) -> str:
     """The site's MathJax and styles of code and boxes; the theme's are for screens."""
     static = f"{site.as_uri()}/_static"
-    mathjax = next(tag for tag in _soup(site / f"{page}.html").head.find_all("script") if "window.MathJax" in tag.get_text())
-    sheets = "".join(f"<link rel='stylesheet' href='{static}/{name}.css'>" for name in ("pygments", "book", "print"))
+    mathjax = next(
+        tag
+        for tag in _soup(site / f"{page}.html").head.find_all("script")
+        if "window.MathJax" in tag.get_text()
+    )
+    sheets = "".join(
+        f"<link rel='stylesheet' href='{static}/{name}.css'>" for name in ("pygments", "book", "print")
+    )
     return (
         f"<meta charset='utf-8'><title>The NTK Book</title>{sheets}<style>{' '.join(styles)}</style>{mathjax}"
         "<script>window.MathJax.options.enableAssistiveMml = false</script>"

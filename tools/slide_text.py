@@ -1,4 +1,5 @@
-"""What slides need to know of Markdown: its blocks and sentences, text without links, and how high it will stand."""
+"""What slides need to know of Markdown: its blocks and sentences, text without links, and how high it will
+stand."""
 
 import math
 import re
@@ -11,9 +12,20 @@ from nbformat import NotebookNode
 from ntkbook.markdown import BOX, BOXES, CITATION, CODE, EQUATION, EQUATION_ANCHOR, HEADING, REFERENCE
 
 __all__ = [
-    "SLIDE_LINES", "Block", "blocks", "claim_height", "first_sentences", "height", "last_sentence", "list_items",
-    "numbers", "pack", "readable", "row_height", "sentences",
-]  # fmt: skip
+    "SLIDE_LINES",
+    "Block",
+    "blocks",
+    "claim_height",
+    "first_sentences",
+    "height",
+    "last_sentence",
+    "list_items",
+    "numbers",
+    "pack",
+    "readable",
+    "row_height",
+    "sentences",
+]
 
 PARSER = MarkdownIt("commonmark").enable("table").use(dollarmath_plugin, allow_labels=True)
 INTERNAL_LINK = re.compile(r"\[([^\[\]]+)\]\((?=[\w#])(?:[\w./-]+\.(?:ipynb|md))?(?:#[\w-]+)?\)")
@@ -33,12 +45,15 @@ class Block:
 def blocks(source: str) -> list[Block]:
     """Return the top-level blocks of a Markdown text."""
     lines = source.splitlines()
-    tokens = [token for token in PARSER.parse(source) if token.level == 0 and token.map and token.nesting >= 0]
+    tokens = [
+        token for token in PARSER.parse(source) if token.level == 0 and token.map and token.nesting >= 0
+    ]
     return [
         Block(token.type.removesuffix("_open"), "\n".join(lines[slice(*token.map)]).strip(), token.info)
-        if not token.type.startswith("math_block") else Block("equation", token.content.strip(), token.info)
+        if not token.type.startswith("math_block")
+        else Block("equation", token.content.strip(), token.info)
         for token in tokens
-    ]  # fmt: skip
+    ]
 
 
 def list_items(source: str) -> list[str]:
@@ -49,7 +64,8 @@ def list_items(source: str) -> list[str]:
 
 
 def numbers(notebook: NotebookNode, chapter: int) -> dict[str, str]:
-    """Return what the site calls each equation, box and figure, by its label (a box without label: by its cell's id)."""
+    """Return what the site calls each equation, box and figure, by its label (a box without label: by its
+    cell's id)."""
     counts, found = Counter(), {}
 
     def count(family: str, label: str, name: str = "") -> None:
@@ -66,13 +82,16 @@ def numbers(notebook: NotebookNode, chapter: int) -> dict[str, str]:
                 if token.type == "math_block_label":
                     count("equation", token.info)
         for output in cell.get("outputs", []):
-            for name in re.findall(r'<figure[^>]* id="([\w-]+)"', output.get("data", {}).get("text/html", "")):
+            for name in re.findall(
+                r'<figure[^>]* id="([\w-]+)"', output.get("data", {}).get("text/html", "")
+            ):
                 count("figure", name, "Figure")
     return found
 
 
 def readable(source: str, names: dict[str, str]) -> str:
-    """Return Markdown without internal links: references by number, citations and chapters by the author's words."""
+    """Return Markdown without internal links: references by number, citations and chapters by the author's
+    words."""
     parts = CODE.split(source)
     parts[::2] = [_without_links(part, names) for part in parts[::2]]
     return "".join(parts)
@@ -130,7 +149,8 @@ def row_height(row: str) -> float:
 
 
 def pack(parts: list, weigh=height, taken: float = 0.0) -> list[list]:
-    """Split what does not fit on one slide into groups of about equal height; `taken` is used up on the first."""
+    """Split what does not fit on one slide into groups of about equal height; `taken` is used up on the
+    first."""
     weights = [weigh(part) for part in parts]
     total = sum(weights) + taken
     count = math.ceil(total / SLIDE_LINES)

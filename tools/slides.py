@@ -1,9 +1,11 @@
-"""A chapter as slides for a lecture: what is to be seen stays on the slide, what is to be said goes to the speaker's notes.
+"""A chapter as slides for a lecture: what is to be seen stays on the slide, what is to be said goes to the
+speaker's notes.
 
-Every `##` section is a column that starts with its title and first sentences. Below come, in the order of the chapter,
-its boxes, displayed equations, lists, tables, figures and claims; prose becomes notes (key S). Code is shown where it is the
-point: in sight in the chapter, checked by claims, and of at most seven short lines without its checks. Solutions are left out.
-`tools/deck/` holds the template, on nbconvert's own for reveal.js, with style and script.
+Every `##` section is a column that starts with its title and first sentences. Below come, in the order of the
+chapter, its boxes, displayed equations, lists, tables, figures and claims; prose becomes notes (key S). Code
+is shown where it is the point: in sight in the chapter, checked by claims, and of at most seven short lines
+without its checks. Solutions are left out. `tools/deck/` holds the template, on nbconvert's own for
+reveal.js, with style and script.
 """
 
 import ast
@@ -21,9 +23,20 @@ from ntkbook import mathjax, outputs
 from ntkbook.markdown import ADMONITIONS, BOX, BOXES
 from pygments.formatters import HtmlFormatter
 from slide_text import (
-    SLIDE_LINES, Block, blocks, claim_height, first_sentences, height, last_sentence, list_items, numbers, pack, readable,
-    row_height, sentences,
-)  # fmt: skip
+    SLIDE_LINES,
+    Block,
+    blocks,
+    claim_height,
+    first_sentences,
+    height,
+    last_sentence,
+    list_items,
+    numbers,
+    pack,
+    readable,
+    row_height,
+    sentences,
+)
 
 __all__ = ["deck", "numbers", "write"]
 
@@ -63,7 +76,8 @@ class Slide:
 
 
 def shown_code(cell: NotebookNode) -> list[str]:
-    """Return the lines of a cell whose code is the point, without its checks, which are shown as claims; of others none."""
+    """Return the lines of a cell whose code is the point, without its checks, which are shown as claims; of
+    others none."""
     if "hide-input" in cell.metadata.get("tags", []):
         return []
     kept = cell.source.splitlines()
@@ -128,7 +142,11 @@ class Deck:
         if kind == "subsection" and self._at_bare_section():
             self._show(block.source)  # a section that starts with a subsection: one slide for both
         else:
-            self.slides.append(Slide(kind, [new_markdown_cell(block.source)], "subslide" if kind == "subsection" else "slide"))
+            self.slides.append(
+                Slide(
+                    kind, [new_markdown_cell(block.source)], "subslide" if kind == "subsection" else "slide"
+                )
+            )
         self.section = title
 
     def _paragraph(self, block: Block, before: Block | None, after: Block | None) -> None:
@@ -175,8 +193,11 @@ class Deck:
         head, rule, *rows = block.source.splitlines()
         self._list("table", rows, before, row_height, (head, rule))
 
-    def _list(self, kind: str, parts: list[str], before: Block | None, weigh, head: tuple[str, ...] = ()) -> None:
-        """Show list items or table rows, on as many slides as they take, below the words that announce them."""
+    def _list(
+        self, kind: str, parts: list[str], before: Block | None, weigh, head: tuple[str, ...] = ()
+    ) -> None:
+        """Show list items or table rows, on as many slides as they take, below the words that announce
+        them."""
         lead = last_sentence(before.source) if before and before.kind == "paragraph" else ""
         lead = lead if lead.endswith((":", "**")) else ""
         taken = height(lead) + len(head) + TITLE_LINES * self._at_bare_section()
@@ -248,7 +269,9 @@ def write(target: Path, source: Path) -> list[Path]:
     names = {}
     for path, notebook in chapters.items():
         names |= numbers(notebook, int(path.name[:2]))
-    exporter = SlidesExporter(extra_template_basedirs=[str(DECK.parent)], template_name="deck", exclude_anchor_links=True)
+    exporter = SlidesExporter(
+        extra_template_basedirs=[str(DECK.parent)], template_name="deck", exclude_anchor_links=True
+    )
     target.mkdir(parents=True, exist_ok=True)
     titles = {}
     for path, notebook in chapters.items():
@@ -269,6 +292,8 @@ def _copy_assets(modules: Path, target: Path) -> None:
     for name in ("LICENSE", "dist/reveal.js", "dist/reveal.css", "dist/plugin/notes.js"):
         (target / "reveal" / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(modules / "reveal.js" / name, target / "reveal" / name)
-    style = (DECK / "deck.css").read_text(encoding="utf-8") + HtmlFormatter(style="friendly").get_style_defs(".highlight")
+    style = (DECK / "deck.css").read_text(encoding="utf-8") + HtmlFormatter(style="friendly").get_style_defs(
+        ".highlight"
+    )
     (target / "deck.css").write_text(style, encoding="utf-8")
     shutil.copyfile(DECK / "deck.js", target / "deck.js")

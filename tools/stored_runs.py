@@ -3,9 +3,10 @@
     python tools/stored_runs.py kernels    moments of the kernel at initialization, on the papers' grids
     python tools/stored_runs.py training   kernel and loss of networks trained as in Seleznova & Kutyniok 2021
 
-`--worker 0/2` does every second case, so that two processes share a run. A run that was stopped goes on when it is
-started again: finished cases lie in .stored/ or are stored already, and a training in progress has a checkpoint. Each call
-ends by writing what is finished to notebooks/stored/, with the command, the date, the versions and a hash of the numbers.
+`--worker 0/2` does every second case, so that two processes share a run. A run that was stopped goes on when
+it is started again: finished cases lie in .stored/ or are stored already, and a training in progress has a
+checkpoint. Each call ends by writing what is finished to notebooks/stored/, with the command, the date, the
+versions and a hash of the numbers.
 """
 
 import argparse
@@ -28,7 +29,7 @@ from sklearn.datasets import load_digits
 
 from ntk_helpers import MLP, empirical_ntk, max_learning_rate, sample_ntk
 from ntk_helpers.book import digest
-from ntk_helpers.training import train
+from ntk_helpers.learning.training import train
 
 ROOT = Path(__file__).resolve().parent.parent
 STEPS = [0, 10, 100, 1000, 10_000, 100_000]
@@ -37,11 +38,14 @@ SOLVED = 1e-4  # mean squared error at which a training ends
 
 
 def training_cases() -> Iterator[dict]:
-    """Seleznova & Kutyniok 2021, Figs 3, 4, 8, 9 (width 256), 10, 11 (widths 128, 512, at depth 10), and some for 10^5 steps."""
+    """Seleznova & Kutyniok 2021, Figs 3, 4, 8, 9 (width 256), 10, 11 (widths 128, 512, at depth 10), and some
+    for 10^5 steps."""
     grid = {"tanh": (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5), "relu": (0.5, 1.0, 1.5, 2.0, 2.5)}
     between = {"relu": (0.75, 1.25, 1.75, 2.25)}
-    case = lambda *values: dict(zip(("activation", "sigma_w2", "sigma_b2", "depth", "width", "steps"), values))  # noqa: E731
-    whole = lambda depth, sigma_b2, width=256, grid=grid: (  # noqa: E731
+    case = lambda *values: dict(
+        zip(("activation", "sigma_w2", "sigma_b2", "depth", "width", "steps"), values)
+    )
+    whole = lambda depth, sigma_b2, width=256, grid=grid: (
         case(name, w2, sigma_b2, depth, width, 10_000) for name, row in grid.items() for w2 in row
     )
     for sigma_b2 in (0.25, 0.0):
@@ -52,7 +56,9 @@ def training_cases() -> Iterator[dict]:
     telling = (("tanh", 1.0), ("tanh", 3.0), ("relu", 2.0), ("relu", 1.0))
     yield from (case(name, w2, 0.25, 3, 256, 100_000) for name, w2 in telling)
     yield from whole(20, 1.0)
-    yield from (case(name, w2, 0.25, 10, 256, 100_000) for name, w2 in (("tanh", 1.0), ("relu", 1.0), ("tanh", 3.0)))
+    yield from (
+        case(name, w2, 0.25, 10, 256, 100_000) for name, w2 in (("tanh", 1.0), ("relu", 1.0), ("tanh", 3.0))
+    )
     for width in (128, 512):
         yield from whole(10, 0.25, width)
     for depth in (3, 10, 20):
@@ -82,7 +88,9 @@ def solved(i, losses):
 
 def run_training(case: dict, checkpoint: Path) -> dict:
     """One network: mean squared error and relative change of the kernel at STEPS, and where it ended."""
-    net = MLP(case["depth"], case["width"], 10, case["activation"], case["sigma_w2"], case["sigma_b2"], "standard")
+    net = MLP(
+        case["depth"], case["width"], 10, case["activation"], case["sigma_w2"], case["sigma_b2"], "standard"
+    )
     x, y = digits()
     params = net.init(jax.random.key(0), 64, jnp.float32)
     kernel = partial(empirical_ntk, net, x1=x, output="trace")
@@ -91,33 +99,57 @@ def run_training(case: dict, checkpoint: Path) -> dict:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of runs that diverge, which the result says
         run = train(
-            net, params, x, y, optax.sgd(ETA), case["steps"], loss=descent_loss, at=at,
-            observe={"ntk": kernel}, stop=solved, checkpoint=checkpoint,
-        )  # fmt: skip
+            net,
+            params,
+            x,
+            y,
+            optax.sgd(ETA),
+            case["steps"],
+            loss=descent_loss,
+            at=at,
+            observe={"ntk": kernel},
+            stop=solved,
+            checkpoint=checkpoint,
+        )
     limit = max_learning_rate(kernel(params), "sum_half") * len(x)
     return {
-        "loss": short(run.loss / 5), "least_loss": short(np.nanmin(run.losses) / 5), "change": short(run.change("ntk")),
-        "stopped": int(run.stopped), "diverged": int(run.diverged), "eta_over_max": short(ETA / limit),
+        "loss": short(run.loss / 5),
+        "least_loss": short(np.nanmin(run.losses) / 5),
+        "change": short(run.change("ntk")),
+        "stopped": int(run.stopped),
+        "diverged": int(run.diverged),
+        "eta_over_max": short(ETA / limit),
         "seconds": round(time.process_time() - start, 1),
-    }  # fmt: skip
+    }
 
 
 def kernel_cases() -> Iterator[dict]:
-    """Seleznova & Kutyniok 2021, Figs 1 and 7 (200 draws) and 2; 2022 (500 draws, 16 variances, up to 49 hidden layers)."""
+    """Seleznova & Kutyniok 2021, Figs 1 and 7 (200 draws) and 2; 2022 (500 draws, 16 variances, up to 49
+    hidden layers)."""
     fine = [round(0.2 * k, 1) for k in range(1, 26)]
-    case = lambda *values: dict(zip(("figure", "activation", "width", "depth", "draws", "points"), values))  # noqa: E731
+    case = lambda *values: dict(zip(("figure", "activation", "width", "depth", "draws", "points"), values))
     for width in (100, 50, 200, 500):
         points = [[w2, b2] for b2 in ((1.0, 0.1, 0.5) if width == 100 else (1.0,)) for w2 in fine]
-        yield from (case("1", name, width, depth, 200, points) for name in ("tanh", "relu") for depth in range(3, 99, 5))
+        yield from (
+            case("1", name, width, depth, 200, points)
+            for name in ("tanh", "relu")
+            for depth in range(3, 99, 5)
+        )
     for width in (64, 128, 256, 512, 1024):
         depths = sorted({round(k * min(100, width / 2) / 10) for k in range(1, 11)} - {1})
-        yield from (case("2", "relu", width, depth, 200, [[1.0, 1.0], [1.5, 1.0], [2.0, 0.0], [3.0, 1.0]]) for depth in depths)
-    sixteen = [[w2, 0.0] for w2 in (0.5, 0.8, 1.0, 1.2, 1.4, 1.5, 1.6, 1.7, 1.8, 1.9, 2.0, 2.1, 2.2, 2.5, 3.0, 3.5)]
+        yield from (
+            case("2", "relu", width, depth, 200, [[1.0, 1.0], [1.5, 1.0], [2.0, 0.0], [3.0, 1.0]])
+            for depth in depths
+        )
+    sixteen = [
+        [w2, 0.0] for w2 in (0.5, 0.8, 1.0, 1.2, 1.4, 1.5, 1.6, 1.7, 1.8, 1.9, 2.0, 2.1, 2.2, 2.5, 3.0, 3.5)
+    ]
     yield from (case("2022", "relu", 100, depth, 500, sixteen) for depth in range(2, 51))
 
 
 def run_kernels(case: dict, checkpoint: Path) -> dict:
-    r"""$E[\Theta^2]/E[\Theta]^2$ at every point, with its standard error; for the 2022 paper also of two inputs at 60 and 90 degrees."""
+    r"""$E[\Theta^2]/E[\Theta]^2$ at every point, with its standard error; for the 2022 paper also of two
+    inputs at 60 and 90 degrees."""
     width, depth = case["width"], case["depth"]
     overflows = case["activation"] == "relu" and depth > 70  # (5/2)^98 would, in float32
     x = np.zeros((3 if case["figure"] == "2022" else 1, width), np.float64 if overflows else np.float32)
@@ -129,7 +161,9 @@ def run_kernels(case: dict, checkpoint: Path) -> dict:
     k = np.asarray(draw_rows(nets, jax.random.key(0), jnp.asarray(x), case["draws"]), float)
     mean = k.mean(1)
     ratio = (k**2).mean(1) / mean**2
-    spread = ((k / mean[:, None]) ** 2 - 2 * ratio[:, None] * k / mean[:, None]).std(1) / np.sqrt(case["draws"])
+    spread = ((k / mean[:, None]) ** 2 - 2 * ratio[:, None] * k / mean[:, None]).std(1) / np.sqrt(
+        case["draws"]
+    )
     found = {"ratio": ratio, "error": spread} | ({"mean": mean} if len(x) > 1 else {})
     return {name: short(values.squeeze(-1) if len(x) == 1 else values) for name, values in found.items()} | {
         "seconds": round(time.process_time() - start, 1)
@@ -144,7 +178,13 @@ def draw_rows(nets: MLP, key, x, draws: int):
 
 def short(values):
     """Four digits of each number; None where it is not finite."""
-    return [short(v) for v in values] if np.ndim(values) else float(f"{values:.4g}") if np.isfinite(values) else None
+    return (
+        [short(v) for v in values]
+        if np.ndim(values)
+        else float(f"{values:.4g}")
+        if np.isfinite(values)
+        else None
+    )
 
 
 RUNS = {"kernels": (kernel_cases, run_kernels), "training": (training_cases, run_training)}
@@ -191,7 +231,9 @@ def collect(name: str) -> None:
     about = {
         "command": f"python tools/stored_runs.py {name}",
         "date": datetime.now(UTC).date().isoformat(),
-        "versions": {package: importlib.metadata.version(package) for package in ("jax", "numpy", "ntk-helpers")},
+        "versions": {
+            package: importlib.metadata.version(package) for package in ("jax", "numpy", "ntk-helpers")
+        },
         "sha256": digest(rows),
     }
     path, lines = stored_path(name), ",\n".join(json.dumps(row) for row in rows)
@@ -203,7 +245,9 @@ def collect(name: str) -> None:
 
 def main() -> None:
     jax.config.update("jax_enable_x64", True)
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run", choices=list(RUNS))
     parser.add_argument("--worker", default="0/1", help="which of how many processes this is, from 0")
     arguments = parser.parse_args()

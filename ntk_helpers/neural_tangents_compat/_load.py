@@ -59,7 +59,9 @@ def _check_neural_tangents() -> None:
             f"neural-tangents is not installed. Without its dependencies, which would bring TensorFlow: {INSTALL}"
         ) from None
     if version != NT_VERSION:
-        raise ImportError(f"neural-tangents {version} is installed, but the patches fit {NT_VERSION}: {INSTALL}")
+        raise ImportError(
+            f"neural-tangents {version} is installed, but the patches fit {NT_VERSION}: {INSTALL}"
+        )
     absent = [name for name in ("frozendict", "typing_extensions") if importlib.util.find_spec(name) is None]
     if absent:
         raise ImportError(f"neural-tangents needs {' and '.join(absent)}: pip install {' '.join(absent)}")
@@ -81,7 +83,8 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def _lend_moved_names() -> None:
-    """Put the public JAX names that neural-tangents imports where it looks for them, only where they are missing."""
+    """Put the public JAX names that neural-tangents imports where it looks for them, only where they are
+    missing."""
     for name in ("Jaxpr", "JaxprEqn", "Literal", "Primitive", "Var"):
         _lend(jax.core, name, getattr(jax.extend.core, name), "moved to jax.extend.core")
     zeros_like = jax.extend.core.Primitive("zeros_like")
@@ -89,7 +92,9 @@ def _lend_moved_names() -> None:
     try:
         importlib.import_module("jax.util")
     except ImportError:
-        util = types.ModuleType("jax.util", "Lent to neural-tangents: what it imports of the removed jax.util.")
+        util = types.ModuleType(
+            "jax.util", "Lent to neural-tangents: what it imports of the removed jax.util."
+        )
         util.safe_map, util.safe_zip = _safe_map, _safe_zip
         sys.modules["jax.util"] = util
         PATCHES["jax.util"] = "removed; safe_map and safe_zip, which check lengths"
@@ -119,7 +124,9 @@ def _leave_out_experimental() -> None:
     def __getattr__(attribute: str):
         if attribute.startswith("__"):
             raise AttributeError(attribute)
-        raise ImportError(f"{name}.{attribute} needs tf2jax and TensorFlow and is left out by neural_tangents_compat")
+        raise ImportError(
+            f"{name}.{attribute} needs tf2jax and TensorFlow and is left out by neural_tangents_compat"
+        )
 
     stand_in.__getattr__ = __getattr__
     sys.modules[name] = stand_in

@@ -27,7 +27,9 @@ Method = empirical.NtkImplementation
 
 def apply() -> dict[str, str]:
     """Replace what is broken inside neural-tangents; returns what and why."""
-    return {f"{module.__name__}.{name}": _replace(module, name, value, why) for module, name, value, why in _MENDS}
+    return {
+        f"{module.__name__}.{name}": _replace(module, name, value, why) for module, name, value, why in _MENDS
+    }
 
 
 def _replace(module: types.ModuleType, name: str, value: object, why: str) -> str:
@@ -126,7 +128,9 @@ def _structured_or_contraction(f, trace_axes, diagonal_axes, vmap_axes, **kwargs
             return structured(x1, x2, params, **apply_fn_kwargs)
         except NotImplementedError as error:
             reason = textwrap.shorten(str(error), 200)
-            warnings.warn(f"STRUCTURED_DERIVATIVES cannot; JACOBIAN_CONTRACTION answers instead: {reason}", stacklevel=2)
+            warnings.warn(
+                f"STRUCTURED_DERIVATIVES cannot; JACOBIAN_CONTRACTION answers instead: {reason}", stacklevel=2
+            )
             return contraction(x1, x2, params, **apply_fn_kwargs)
 
     return ntk_fn
@@ -144,7 +148,9 @@ def _auto_ntk_fn(**kwargs):
         leaves, structure = jax.tree.flatten(shapes)
         key = (structure, tuple(leaves))
         if key not in fastest:
-            methods = [empirical.empirical_ntk_fn(**kwargs, implementation=m) for m in Method if m != Method.AUTO]
+            methods = [
+                empirical.empirical_ntk_fn(**kwargs, implementation=m) for m in Method if m != Method.AUTO
+            ]
             fastest[key] = min(methods, key=lambda method: _flops(method, True, *shapes[:3], **shapes[3]))
         return fastest[key](x1, x2, params, **apply_fn_kwargs)
 
@@ -169,11 +175,14 @@ def _eigvalsh(a, eigvals=None, **kwargs):
 
 
 def _where_its_arguments_live(solver):
-    """Solve in the innermost trace of the arguments: the result is cached, so it must not belong to a passing one."""
+    """Solve in the innermost trace of the arguments: the result is cached, so it must not belong to a passing
+    one."""
 
     @functools.wraps(solver)
     def wrapped(*args, **kwargs):
-        traces = [leaf._trace for leaf in jax.tree.leaves((args, kwargs)) if isinstance(leaf, jax.core.Tracer)]
+        traces = [
+            leaf._trace for leaf in jax.tree.leaves((args, kwargs)) if isinstance(leaf, jax.core.Tracer)
+        ]
         with set_current_trace(max(traces, key=_depth)) if traces else jax.core.eval_context():
             return solver(*args, **kwargs)
 
@@ -194,19 +203,49 @@ _jnp = _view(jnp, shape=np.shape, size=lambda a: math.prod(np.shape(a)), dtype=j
 _ad = _view(ad, source_info_util=types.SimpleNamespace(transform_name_stack=lambda _: nullcontext()))
 
 _MENDS = [
-    (empirical, "_get_primals_out_and_pullback", _primals_out_and_pullback, "called a form of ad.linearize that is gone"),
-    (empirical, "_eqn_vjp_fn", _eqn_vjp_fn, "called JAX's transpose rules, which changed; now jax.linear_transpose"),
-    (empirical, "_eqn_jvp_fn", _eqn_jvp_fn, "called JAX's JVP rules, which changed; now applies the linear equation"),
+    (
+        empirical,
+        "_get_primals_out_and_pullback",
+        _primals_out_and_pullback,
+        "called a form of ad.linearize that is gone",
+    ),
+    (
+        empirical,
+        "_eqn_vjp_fn",
+        _eqn_vjp_fn,
+        "called JAX's transpose rules, which changed; now jax.linear_transpose",
+    ),
+    (
+        empirical,
+        "_eqn_jvp_fn",
+        _eqn_jvp_fn,
+        "called JAX's JVP rules, which changed; now applies the linear equation",
+    ),
     (empirical, "_write_cotangent", _write_cotangent, "checked types with core.lattice_join, which is gone"),
-    (empirical, "_read_primal", _read_primal, "knew core.DShapedArray, which is gone; literals are now Python numbers"),
+    (
+        empirical,
+        "_read_primal",
+        _read_primal,
+        "knew core.DShapedArray, which is gone; literals are now Python numbers",
+    ),
     (empirical, "ad", _ad, "a view with source_info_util, which only names a profiler scope"),
-    (empirical, "jnp", _jnp, "a view whose shape, size and dtype take what nt gives them; JAX warns and will refuse"),
+    (
+        empirical,
+        "jnp",
+        _jnp,
+        "a view whose shape, size and dtype take what nt gives them; JAX warns and will refuse",
+    ),
     (empirical, "_structured_derivatives_ntk_fn", _structured_or_contraction, "falls back, with a warning"),
     (empirical, "_empirical_auto_ntk_fn", _auto_ntk_fn, "printed what it tried"),
     (empirical, "_get_flops", _flops, "read a removed form of the compiler's cost analysis"),
     (empirical, "_implementation_to_ntk_fn", _methods, "names the two above"),
     (predict, "_get_cho_solve", _where_its_arguments_live(predict._get_cho_solve), _solve_why),
-    (predict, "_get_fns_in_eigenbasis", _where_its_arguments_live(predict._get_fns_in_eigenbasis), _solve_why),
+    (
+        predict,
+        "_get_fns_in_eigenbasis",
+        _where_its_arguments_live(predict._get_fns_in_eigenbasis),
+        _solve_why,
+    ),
     (predict, "sp", _sp, "its one use of SciPy is eigvalsh with the keyword eigvals, which SciPy removed"),
 ]
 

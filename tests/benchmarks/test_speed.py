@@ -1,4 +1,5 @@
-"""Times of the kernels against neural-tangents, jitted, float32, each after the results were compared. Run by `make bench`."""
+"""Times of the kernels against neural-tangents, jitted, float32, each after the results were compared. Run by
+`make bench`."""
 
 import subprocess
 import sys
@@ -13,8 +14,8 @@ import pytest
 from jax import random
 
 from ntk_helpers import MLP, empirical_ntk, empirical_ntk_cost, kernel_dynamics, nngp, ntk, sample_ntk
+from ntk_helpers.learning.training import train
 from ntk_helpers.neural_tangents_compat import nt, stax
-from ntk_helpers.training import train
 
 NET = MLP(depth=5, width=512, d_out=10, activation="relu", sigma_w2=2.0, sigma_b2=0.1)
 METHODS = {
@@ -66,7 +67,9 @@ def test_empirical_ntk(benchmark, finite, output, who):
 
 def cnn(params, x):
     for w, b in params["convolutions"]:
-        x = jax.nn.relu(jax.lax.conv_general_dilated(x, w, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")) + b)
+        x = jax.nn.relu(
+            jax.lax.conv_general_dilated(x, w, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")) + b
+        )
     return x.mean((1, 2)) @ params["head"]
 
 
@@ -85,21 +88,46 @@ def transformer(params, tokens):
 
 def draw(key, shapes):
     """Weights of the given shapes, with variance one over the fan-in; vectors are ones."""
-    leaves, structure = jax.tree.flatten(shapes, is_leaf=lambda s: isinstance(s, tuple) and isinstance(s[0], int))
+    leaves, structure = jax.tree.flatten(
+        shapes, is_leaf=lambda s: isinstance(s, tuple) and isinstance(s[0], int)
+    )
     keys = random.split(key, len(leaves))
-    drawn = [random.normal(k, s) / (s[0] if len(s) < 4 else s[0] * s[1] * s[2]) ** 0.5 if len(s) > 1 else jnp.ones(s) for k, s in zip(keys, leaves)]
+    drawn = [
+        random.normal(k, s) / (s[0] if len(s) < 4 else s[0] * s[1] * s[2]) ** 0.5
+        if len(s) > 1
+        else jnp.ones(s)
+        for k, s in zip(keys, leaves)
+    ]
     return jax.tree.unflatten(structure, drawn)
 
 
-BLOCK = {"q": (64, 4, 16), "k": (64, 4, 16), "v": (64, 4, 16), "out": (4, 16, 64), "scale": (64,), "up": (64, 256), "down": (256, 64)}
+BLOCK = {
+    "q": (64, 4, 16),
+    "k": (64, 4, 16),
+    "v": (64, 4, 16),
+    "out": (4, 16, 64),
+    "scale": (64,),
+    "up": (64, 256),
+    "down": (256, 64),
+}
 CONVOLUTIONS = [[(3, 3, n, m), (m,)] for n, m in ((3, 32), (32, 64), (64, 64))]
 ARCHITECTURES = {
-    "CNN, 3 layers, 16 images 32 × 32": (cnn, {"convolutions": CONVOLUTIONS, "head": (64, 10)}, (16, 32, 32, 3)),
-    "transformer, 2 blocks, 8 × 16 tokens of 100": (transformer, {"embed": (100, 64), "blocks": [BLOCK, BLOCK]}, (8, 16)),
+    "CNN, 3 layers, 16 images 32 × 32": (
+        cnn,
+        {"convolutions": CONVOLUTIONS, "head": (64, 10)},
+        (16, 32, 32, 3),
+    ),
+    "transformer, 2 blocks, 8 × 16 tokens of 100": (
+        transformer,
+        {"embed": (100, 64), "blocks": [BLOCK, BLOCK]},
+        (8, 16),
+    ),
 }
 
 
-@pytest.mark.filterwarnings("ignore:No Jacobian rule found for gather")  # theirs then takes that Jacobian whole
+@pytest.mark.filterwarnings(
+    "ignore:No Jacobian rule found for gather"
+)  # theirs then takes that Jacobian whole
 @pytest.mark.parametrize("who", ["ours", *METHODS])
 @pytest.mark.parametrize("output", ["full", "trace"])
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -112,8 +140,18 @@ def test_empirical_ntk_of_architectures(benchmark, name, output, who):
     if who == "ours":
         time(benchmark, ours, params, x, rounds=5)
         return
-    kernel = nt.empirical_ntk_fn(f, trace_axes={"full": (), "trace": (-1,)}[output], vmap_axes=0, implementation=METHODS[who])
-    time(benchmark, lambda params, x: kernel(x, None, params), params, x, rounds=2, expected=ours(params, x), rtol=1e-4)
+    kernel = nt.empirical_ntk_fn(
+        f, trace_axes={"full": (), "trace": (-1,)}[output], vmap_axes=0, implementation=METHODS[who]
+    )
+    time(
+        benchmark,
+        lambda params, x: kernel(x, None, params),
+        params,
+        x,
+        rounds=2,
+        expected=ours(params, x),
+        rtol=1e-4,
+    )
 
 
 TRACED = """
@@ -128,7 +166,9 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 def test_memory_of_a_large_traced_kernel():
     """2,000 × 2,000 inputs, ReLU 4 × 512: the whole process stays within 2 GiB."""
-    kibibytes = int(subprocess.run([sys.executable, "-c", TRACED], check=True, capture_output=True, text=True).stdout)
+    kibibytes = int(
+        subprocess.run([sys.executable, "-c", TRACED], check=True, capture_output=True, text=True).stdout
+    )
     assert kibibytes < 2 * 2**20
 
 
@@ -149,7 +189,8 @@ print(peak)
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the peak of a process from /proc")
 def test_memory_of_a_kernel_in_a_file(tmp_path):
-    """20,000 × 20,000 inputs of dimension 784, ReLU depth 4, 1.6 GB: the whole process stays within 1 GiB, Python and JAX included."""
+    """20,000 × 20,000 inputs of dimension 784, ReLU depth 4, 1.6 GB: the whole process stays within 1 GiB,
+    Python and JAX included."""
     command = [sys.executable, "-c", TILED, tmp_path / "kernel.npy"]
     assert int(subprocess.run(command, check=True, capture_output=True, text=True).stdout) < 2**20
 
@@ -165,7 +206,8 @@ def infinite_by_stax(depth: int):
 @pytest.mark.parametrize("who", ["ours", "stax"])
 @pytest.mark.parametrize("depth", [4, 21])
 def test_infinite_ntk(benchmark, points, depth, who):
-    """In float32 stax loses the angle at x = x': at depth 21 its diagonal is 2.5e-3 from the float64 value, ours 5e-7."""
+    """In float32 stax loses the angle at x = x': at depth 21 its diagonal is 2.5e-3 from the float64 value,
+    ours 5e-7."""
     benchmark.group = f"infinite NTK, ReLU depth {depth}, 1000 points of dimension 784"
     ours = partial(ntk, MLP(depth=depth, width=1, d_out=1, activation="relu", sigma_w2=2.0, sigma_b2=0.1))
     if who == "ours":
@@ -226,7 +268,8 @@ def test_matrix_product(benchmark, who):
 
 
 def jacobian_products(net, x):
-    """A draw as in the script of Seleznova & Kutyniok 2022: a network, its Jacobian at each input, a product for each pair."""
+    """A draw as in the script of Seleznova & Kutyniok 2022: a network, its Jacobian at each input, a product
+    for each pair."""
     init = jax.jit(partial(net.init, d_in=x.shape[1]))
     gradient = jax.grad(lambda params, xi: net.apply(params, xi[None])[0, 0])
 
@@ -255,7 +298,9 @@ def test_sample_ntk(benchmark, width, ours, theirs, who):
         return
     draw = jacobian_products(net, x)
     params = net.init(random.key(4), 100)
-    np.testing.assert_allclose(draw(random.key(4)), empirical_ntk(net, params, x, output="trace"), rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(
+        draw(random.key(4)), empirical_ntk(net, params, x, output="trace"), rtol=1e-3, atol=1e-3
+    )
     time_draws(benchmark, theirs, lambda: [draw(key) for key in random.split(random.key(4), theirs)])
 
 
@@ -266,7 +311,11 @@ def test_sample_ntk_of_a_million_units(benchmark, who):
     time_draws(benchmark, 1, lambda: jax.block_until_ready(sample_ntk(MLP(3, 10**6), random.key(4), x, 1)))
 
 
-IMPORTS = {"ours": "ntk_helpers", "jax alone": "jax", "the neural-tangents layer": "ntk_helpers.neural_tangents_compat"}
+IMPORTS = {
+    "ours": "ntk_helpers",
+    "jax alone": "jax",
+    "the neural-tangents layer": "ntk_helpers.neural_tangents_compat",
+}
 
 
 @pytest.mark.parametrize("who", IMPORTS)
@@ -281,7 +330,8 @@ def test_import(benchmark, who):
 
 @pytest.fixture(scope="module")
 def double():
-    """Kernels of 500 training and 500 test points, in float64 on both sides, and the infinite network's kernel function."""
+    """Kernels of 500 training and 500 test points, in float64 on both sides, and the infinite network's
+    kernel function."""
     with jax.enable_x64(True):
         x = np.asarray(random.normal(random.key(5), (1000, 20)))
         y = np.sin(x[:500, :1])
@@ -290,10 +340,13 @@ def double():
         theta, theta_test, nngp_train, nngp_cross, nngp_test = (
             np.ascontiguousarray(kernel[rows, columns])
             for kernel, rows, columns in (
-                (both[0], slice(500), slice(500)), (both[0], slice(500, None), slice(500)), (both[1], slice(500), slice(500)),
-                (both[1], slice(500, None), slice(500)), (both[1], slice(500, None), slice(500, None)),
+                (both[0], slice(500), slice(500)),
+                (both[0], slice(500, None), slice(500)),
+                (both[1], slice(500), slice(500)),
+                (both[1], slice(500, None), slice(500)),
+                (both[1], slice(500, None), slice(500, None)),
             )
-        )  # fmt: skip
+        )
     return x[:500], x[500:], y, theta, theta_test, (nngp_train, nngp_cross, nngp_test)
 
 
@@ -302,49 +355,73 @@ TIMES = np.geomspace(1, 1e6, 1000)
 
 @pytest.mark.parametrize("who", ["ours", "gradient_descent_mse"])
 def test_outputs_in_time(benchmark, double, who):
-    """Ours: 1,000 times in one call, eigendecomposition included. Theirs: 20 calls of one time each, set up before."""
+    """Ours: 1,000 times in one call, eigendecomposition included. Theirs: 20 calls of one time each, set up
+    before."""
     benchmark.group = "outputs at 500 test points at one of 1000 times, 500 training points"
     _, _, y, theta, theta_test, _ = double
     zero = np.zeros_like(y)
-    ours = lambda: kernel_dynamics(theta, y, loss="mean_half").test(TIMES, zero, zero, theta_test)  # noqa: E731
+    ours = lambda: kernel_dynamics(theta, y, loss="mean_half").test(TIMES, zero, zero, theta_test)
     if who == "ours":
         time_draws(benchmark, len(TIMES), ours)
         return
     with jax.enable_x64(True):
         predict = nt.predict.gradient_descent_mse(jnp.asarray(theta), jnp.asarray(y))
         arguments = [jnp.asarray(a) for a in (zero, zero, theta_test)]
-        np.testing.assert_allclose(np.stack([predict(t, *arguments)[1] for t in TIMES[::50]]), ours()[::50], rtol=0, atol=1e-7)
-        time_draws(benchmark, 20, lambda: [jax.block_until_ready(predict(t, *arguments)) for t in TIMES[::50]])
+        np.testing.assert_allclose(
+            np.stack([predict(t, *arguments)[1] for t in TIMES[::50]]), ours()[::50], rtol=0, atol=1e-7
+        )
+        time_draws(
+            benchmark, 20, lambda: [jax.block_until_ready(predict(t, *arguments)) for t in TIMES[::50]]
+        )
 
 
 @pytest.mark.parametrize("who", ["ours", "gradient_descent_mse_ensemble"])
 def test_distributions_in_time(benchmark, double, who):
-    """Ours: variances at 100 times in one call. Theirs: whole covariances, 3 calls of one time each, their kernels kept."""
+    """Ours: variances at 100 times in one call. Theirs: whole covariances, 3 calls of one time each, their
+    kernels kept."""
     benchmark.group = "means and variances at 500 test points at one of 100 times, 500 training points"
     x, x_test, y, theta, theta_test, covariances = double
     times = TIMES[::10]
 
     def ours():
-        return kernel_dynamics(theta, y, loss="mean_half").distribution(times, theta_test, *covariances, "diagonal")
+        return kernel_dynamics(theta, y, loss="mean_half").distribution(
+            times, theta_test, *covariances, "diagonal"
+        )
 
     if who == "ours":
         time_draws(benchmark, len(times), ours)
         return
     both = namedtuple("both", ["nngp", "ntk"])
-    kept = {"train": (covariances[0], theta), "cross": (covariances[1], theta_test), "test": (covariances[2], None)}
+    kept = {
+        "train": (covariances[0], theta),
+        "cross": (covariances[1], theta_test),
+        "test": (covariances[2], None),
+    }
 
     def kernel_fn(x1, x2=None, get=None):
         found = kept["cross" if x2 is not None else "train" if x1 is x else "test"]
         found = both(*(None if kernel is None else jnp.asarray(kernel) for kernel in found))
-        return getattr(found, get) if isinstance(get, str) else getattr(found, get[0]) if len(get) == 1 else found
+        return (
+            getattr(found, get)
+            if isinstance(get, str)
+            else getattr(found, get[0])
+            if len(get) == 1
+            else found
+        )
 
     with jax.enable_x64(True):
         predict = nt.predict.gradient_descent_mse_ensemble(kernel_fn, x, jnp.asarray(y), diag_reg=0.0)
         mean, covariance = predict(times[::40], x_test, "ntk", True)
         found = ours()
         np.testing.assert_allclose(mean, found.mean[::40], rtol=0, atol=1e-7)
-        np.testing.assert_allclose(np.diagonal(covariance, axis1=1, axis2=2), found.covariance[::40], rtol=0, atol=1e-7)
-        time_draws(benchmark, 3, lambda: [jax.block_until_ready(predict(t, x_test, "ntk", True)) for t in times[::40]])
+        np.testing.assert_allclose(
+            np.diagonal(covariance, axis1=1, axis2=2), found.covariance[::40], rtol=0, atol=1e-7
+        )
+        time_draws(
+            benchmark,
+            3,
+            lambda: [jax.block_until_ready(predict(t, x_test, "ntk", True)) for t in times[::40]],
+        )
 
 
 @pytest.mark.parametrize("who", ["ours", "loop over networks"])
@@ -362,7 +439,9 @@ def test_training_of_an_ensemble(benchmark, width, members, steps, who):
 
     @jax.jit
     def step(params, memory):
-        updates, memory = optimizer.update(jax.grad(lambda p: ((net.apply(p, x) - y) ** 2).mean())(params), memory)
+        updates, memory = optimizer.update(
+            jax.grad(lambda p: ((net.apply(p, x) - y) ** 2).mean())(params), memory
+        )
         return optax.apply_updates(params, updates), memory
 
     starts = [jax.tree.map(lambda leaf: leaf[k], params) for k in range(members)]

@@ -50,13 +50,19 @@ class Chapter:
     def story(self) -> list[NotebookNode]:
         """The code cells that tell the story: no installation, set-up, versions or solutions."""
         return [
-            cell for cell in self.code
-            if not tags(cell) & {"colab-only", "solution"} and not re.search(r"book\.(setup|versions)\(", cell.source)
-        ]  # fmt: skip
+            cell
+            for cell in self.code
+            if not tags(cell) & {"colab-only", "solution"}
+            and not re.search(r"book\.(setup|versions)\(", cell.source)
+        ]
 
     @cached_property
     def prose(self) -> str:
-        written = [cell for cell in self.notebook.cells if cell.cell_type == "markdown" and "colab-only" not in tags(cell)]
+        written = [
+            cell
+            for cell in self.notebook.cells
+            if cell.cell_type == "markdown" and "colab-only" not in tags(cell)
+        ]
         return "\n\n".join(cell.source for cell in written)
 
     @cached_property
@@ -95,7 +101,9 @@ def tags(cell: NotebookNode) -> set[str]:
 
 
 def stdout(cell: NotebookNode) -> list[str]:
-    return [line for output in cell.outputs if output.get("name") == "stdout" for line in output.text.splitlines()]
+    return [
+        line for output in cell.outputs if output.get("name") == "stdout" for line in output.text.splitlines()
+    ]
 
 
 def outside(number: float, bounds: tuple[int, int], what: str) -> Iterator[str]:
@@ -159,7 +167,11 @@ def skeleton(chapter: Chapter) -> Iterator[str]:
         yield "no '**You will learn**' with three points"
     if "**You need**" not in chapter.prose:
         yield "no '**You need**'"
-    found = [title.strip() for title in re.findall(r"^## ([^<\n]*)", chapter.prose, re.M) if title.strip() in SECTIONS]
+    found = [
+        title.strip()
+        for title in re.findall(r"^## ([^<\n]*)", chapter.prose, re.M)
+        if title.strip() in SECTIONS
+    ]
     if found != SECTIONS:
         yield f"sections {found}, expected {SECTIONS} in this order"
 
@@ -205,7 +217,11 @@ def exercises(chapter: Chapter) -> Iterator[str]:
             yield f"exercise {number} is not followed by a solution that checks itself"
         for cell in solution:
             folded = cell.metadata.get("jupyter", {})
-            hidden = cell.metadata.get("cellView") == "form" and folded.get("source_hidden") and folded.get("outputs_hidden")
+            hidden = (
+                cell.metadata.get("cellView") == "form"
+                and folded.get("source_hidden")
+                and folded.get("outputs_hidden")
+            )
             if not hidden or not cell.source.startswith("#@title Solution"):
                 yield f"the solution of exercise {number} is not hidden in Colab and JupyterLab"
 
@@ -243,9 +259,19 @@ def time(chapter: Chapter) -> Iterator[str]:
 
 
 RULES = [
-    executed, clean_outputs, cell_lengths, words, figures, skeleton, hidden_cells,
-    claims, exercises, markdown, references, time,
-]  # fmt: skip
+    executed,
+    clean_outputs,
+    cell_lengths,
+    words,
+    figures,
+    skeleton,
+    hidden_cells,
+    claims,
+    exercises,
+    markdown,
+    references,
+    time,
+]
 
 
 APPENDIX_RULES = [executed, clean_outputs, hidden_cells, claims, markdown, time]

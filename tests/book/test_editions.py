@@ -1,4 +1,5 @@
-"""tools/editions.py: the student edition holds no solution and still runs, the instructor's shows every solution."""
+"""tools/editions.py: the student edition holds no solution and still runs, the instructor's shows every
+solution."""
 
 import ast
 import copy
@@ -7,14 +8,21 @@ from pathlib import Path
 
 import editions
 import nbformat
-import notebooks as stored_notebooks
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from ntkbook.markdown import exercise_title
 
+import notebooks as stored_notebooks
+
 ROOT = Path(__file__).resolve().parents[2]
-CHAPTERS = {path.name: nbformat.read(path, as_version=4) for path in sorted((ROOT / "notebooks").glob("*.ipynb"))}
-HIDDEN = {"tags": ["solution"], "cellView": "form", "jupyter": {"outputs_hidden": True, "source_hidden": True}}
+CHAPTERS = {
+    path.name: nbformat.read(path, as_version=4) for path in sorted((ROOT / "notebooks").glob("*.ipynb"))
+}
+HIDDEN = {
+    "tags": ["solution"],
+    "cellView": "form",
+    "jupyter": {"outputs_hidden": True, "source_hidden": True},
+}
 
 
 def is_solution(cell):
@@ -35,19 +43,27 @@ def stdout(cell):
 
 
 def lines_of(cells):
-    return {line.strip() for cell in cells for line in [*cell.source.splitlines(), *stdout(cell)] if line.strip()}
+    return {
+        line.strip() for cell in cells for line in [*cell.source.splitlines(), *stdout(cell)] if line.strip()
+    }
 
 
 def left_over(notebook, edition):
     """What an edition still tells of the solutions: their lines of code and output that no other cell has."""
     solutions, others = split(notebook)
     text = nbformat.writes(edition)
-    return {line for line in lines_of(solutions) - lines_of(others) if json.dumps(line, ensure_ascii=False)[1:-1] in text}
+    return {
+        line
+        for line in lines_of(solutions) - lines_of(others)
+        if json.dumps(line, ensure_ascii=False)[1:-1] in text
+    }
 
 
 def names(cells, context):
     """The names that cells bind (ast.Store) or use (ast.Load)."""
-    trees = [ast.parse(cell.source) for cell in cells if cell.cell_type == "code" and "%pip" not in cell.source]
+    trees = [
+        ast.parse(cell.source) for cell in cells if cell.cell_type == "code" and "%pip" not in cell.source
+    ]
     nodes = [node for tree in trees for node in ast.walk(tree)]
     found = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, context)}
     functions = {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
@@ -55,17 +71,22 @@ def names(cells, context):
 
 
 def small():
-    """A chapter with two exercises; the second has a solution of two cells, the last cell is not part of it."""
+    """A chapter with two exercises; the second has a solution of two cells, the last cell is not part of
+    it."""
     out = [new_output("stream", name="stdout", text="✓ secret: measured 42, expected 42 [x]\n")]
     cells = [
-        new_markdown_cell("# 03 Title\n\n[Open in Colab](https://colab/x) · [Download](03.ipynb) · 7 CPU seconds on a day"),
+        new_markdown_cell(
+            "# 03 Title\n\n[Open in Colab](https://colab/x) · [Download](03.ipynb) · 7 CPU seconds on a day"
+        ),
         new_code_cell("x = 1", execution_count=1),
         new_markdown_cell('**Exercise (First).** <a id="ex-03-1"></a>\nFind it.'),
         new_code_cell("#@title Solution\nanswer = x + 41", metadata=HIDDEN, execution_count=2, outputs=out),
         new_markdown_cell('**Exercise (Second).** <a id="ex-03-2"></a>\nFind it.'),
         new_code_cell("#@title Solution\nmore = 2", metadata=HIDDEN, execution_count=3),
         new_code_cell("#@title Solution\nmost = 3", metadata=HIDDEN, execution_count=4),
-        new_code_cell("print('the end', x)", execution_count=5, outputs=[new_output("stream", text="the end 1\n")]),
+        new_code_cell(
+            "print('the end', x)", execution_count=5, outputs=[new_output("stream", text="the end 1\n")]
+        ),
     ]
     return new_notebook(cells=cells)
 
@@ -75,10 +96,16 @@ def test_a_small_chapter_for_students():
     before = copy.deepcopy(notebook)
     edition = editions.student(notebook)
     assert [cell.source.partition("\n")[0] for cell in edition.cells[1:]] == [
-        "x = 1", '**Exercise (First).** <a id="ex-03-1"></a>', "# Your solution of: First",
-        '**Exercise (Second).** <a id="ex-03-2"></a>', "# Your solution of: Second", "print('the end', x)",
-    ]  # fmt: skip
-    assert edition.cells[0].source == "# 03 Title\n\nStudent edition, without solutions · 7 CPU seconds on a day"
+        "x = 1",
+        '**Exercise (First).** <a id="ex-03-1"></a>',
+        "# Your solution of: First",
+        '**Exercise (Second).** <a id="ex-03-2"></a>',
+        "# Your solution of: Second",
+        "print('the end', x)",
+    ]
+    assert (
+        edition.cells[0].source == "# 03 Title\n\nStudent edition, without solutions · 7 CPU seconds on a day"
+    )
     assert [cell.execution_count for cell in edition.cells if cell.cell_type == "code"] == [1, None, None, 2]
     assert not left_over(notebook, edition) and notebook == before
 
@@ -105,13 +132,17 @@ def test_no_solution_is_left_and_the_story_is(name):
     told = [cell for cell in edition.cells if not is_blank(cell)]
     assert [cell.id for cell in told] == [cell.id for cell in others]
     assert [stdout(cell) for cell in told] == [stdout(cell) for cell in others]
-    assert sum(map(len, [cell.get("outputs", []) for cell in told])) == sum(map(len, [c.get("outputs", []) for c in others]))
+    assert sum(map(len, [cell.get("outputs", []) for cell in told])) == sum(
+        map(len, [c.get("outputs", []) for c in others])
+    )
 
 
 @pytest.mark.parametrize("name", CHAPTERS)
 def test_each_exercise_is_followed_by_one_blank(name):
     cells = editions.student(CHAPTERS[name]).cells
-    exercises = [i for i, cell in enumerate(cells) if cell.cell_type == "markdown" and exercise_title(cell.source)]
+    exercises = [
+        i for i, cell in enumerate(cells) if cell.cell_type == "markdown" and exercise_title(cell.source)
+    ]
     assert [i + 1 for i in exercises] == [i for i, cell in enumerate(cells) if is_blank(cell)]
     for i in exercises:
         blank = cells[i + 1]
@@ -125,7 +156,9 @@ def test_each_exercise_is_followed_by_one_blank(name):
 def test_nothing_needs_a_solution(name):
     cells = CHAPTERS[name].cells
     solutions, others = split(CHAPTERS[name])
-    later = [cell for i, cell in enumerate(cells) if not is_solution(cell) and any(map(is_solution, cells[:i]))]
+    later = [
+        cell for i, cell in enumerate(cells) if not is_solution(cell) and any(map(is_solution, cells[:i]))
+    ]
     assert not names(later, ast.Load) & names(solutions, ast.Store) - names(others, ast.Store)
 
 
@@ -136,7 +169,9 @@ def test_a_student_edition_neither_opens_the_original_nor_speaks_of_its_solution
     assert "colab.research.google.com" not in nbformat.writes(edition)
     assert not [old for old in editions.WITHOUT_SOLUTIONS if old in prose]
     assert any("%pip install" in cell.source for cell in edition.cells) or not name[:2].isdigit()
-    counts = [cell.execution_count for cell in edition.cells if cell.cell_type == "code" and not is_blank(cell)]
+    counts = [
+        cell.execution_count for cell in edition.cells if cell.cell_type == "code" and not is_blank(cell)
+    ]
     assert counts == list(range(1, len(counts) + 1))
 
 
@@ -150,7 +185,11 @@ def test_the_instructors_edition_shows_every_solution(name):
     notebook, edition = CHAPTERS[name], editions.instructor(CHAPTERS[name])
     nbformat.validate(edition)
     text = nbformat.writes(edition)
-    assert not [hidden for hidden in ("#@title", "cellView", "_hidden", '"solution"', "colab.research") if hidden in text]
+    assert not [
+        hidden
+        for hidden in ("#@title", "cellView", "_hidden", '"solution"', "colab.research")
+        if hidden in text
+    ]
     assert [cell.get("outputs") for cell in edition.cells] == [cell.get("outputs") for cell in notebook.cells]
     solutions, _ = split(notebook)
     shown = [cell.source for cell in edition.cells if cell.source.startswith("# Solution\n")]
@@ -160,4 +199,6 @@ def test_the_instructors_edition_shows_every_solution(name):
 def test_an_edition_is_written_with_the_runs_that_chapters_read(tmp_path):
     written = editions.write(editions.student, tmp_path)
     assert [path.name for path in written] == list(CHAPTERS)
-    assert {path.name for path in (tmp_path / "stored").iterdir()} == {p.name for p in (ROOT / "notebooks" / "stored").iterdir()}
+    assert {path.name for path in (tmp_path / "stored").iterdir()} == {
+        p.name for p in (ROOT / "notebooks" / "stored").iterdir()
+    }

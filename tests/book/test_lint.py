@@ -35,7 +35,11 @@ def stream(text, name="stdout"):
 
 
 def solution():
-    metadata = {"tags": ["solution"], "cellView": "form", "jupyter": {"outputs_hidden": True, "source_hidden": True}}
+    metadata = {
+        "tags": ["solution"],
+        "cellView": "form",
+        "jupyter": {"outputs_hidden": True, "source_hidden": True},
+    }
     return new_code_cell("#@title Solution\ncheck(1)", outputs=[stream(CLAIM)], metadata=metadata)
 
 
@@ -44,7 +48,9 @@ def sound_notebook():
     text = "Why the kernel stays [as it is](00_start.ipynb), see [Jacot et al. (2018)](#cite-jacot2018). "
     cells = [
         new_markdown_cell("# 03 Title"),
-        new_markdown_cell("**You will learn**\n\n- one\n- two,\n  on two lines\n- three\n\n**You need** chapter 01."),
+        new_markdown_cell(
+            "**You will learn**\n\n- one\n- two,\n  on two lines\n- three\n\n**You need** chapter 01."
+        ),
         new_code_cell("install", metadata={"tags": ["colab-only", "hide-input"]}),
         new_code_cell("book.setup()", metadata={"tags": ["hide-input"]}),
         new_markdown_cell("## A section\n\n" + text * 110),
@@ -55,7 +61,12 @@ def sound_notebook():
         new_markdown_cell("## Exercises"),
     ]
     for number in range(3):
-        cells += [new_markdown_cell(f'**Exercise (Title).** <a id="ex-03-{number}"></a>\nDo it.\n\n*Level 2, 20 minutes.*'), solution()]
+        cells += [
+            new_markdown_cell(
+                f'**Exercise (Title).** <a id="ex-03-{number}"></a>\nDo it.\n\n*Level 2, 20 minutes.*'
+            ),
+            solution(),
+        ]
     cells.append(new_markdown_cell("## References\n\n- [Jacot et al. (2018)](#cite-jacot2018)"))
     cells.append(new_code_cell("book.versions()", metadata={"tags": ["nbval-ignore-output"]}))
     for count, cell in enumerate((cell for cell in cells if cell.cell_type == "code"), 1):
@@ -68,7 +79,9 @@ def code(notebook, start):
 
 
 def prose(notebook, start):
-    return next(cell for cell in notebook.cells if cell.cell_type == "markdown" and cell.source.startswith(start))
+    return next(
+        cell for cell in notebook.cells if cell.cell_type == "markdown" and cell.source.startswith(start)
+    )
 
 
 def replace(start, old, new):
@@ -178,10 +191,18 @@ DEFECTS = [
     ("markdown", replace("## A section", "\n\n", "\n\n```{note}\n"), "directive"),
     ("markdown", replace("## A section", "Why", "{cite:t}`x`"), "role"),
     ("markdown", replace("## A section", "\n\n", "\n\n> $$\n"), "stray"),
-    ("markdown", replace("## A section", "\n\n", '\n\n**Theorem (A).** <a id="thm-03-a"></a> B.\n\n'), "no box"),
+    (
+        "markdown",
+        replace("## A section", "\n\n", '\n\n**Theorem (A).** <a id="thm-03-a"></a> B.\n\n'),
+        "no box",
+    ),
     ("markdown", replace("## A section", "\n\n", "\n$$x = 1.$$\n"), "lines of their own"),
     ("markdown", replace("## A section", "00_start.ipynb", "09_x.ipynb"), "09_x.ipynb"),
-    ("markdown", replace("## A section", "\n\n", "\n\n| | question |\n|---|---|\n| 1 | 2 |\n\n"), "without a heading"),
+    (
+        "markdown",
+        replace("## A section", "\n\n", "\n\n| | question |\n|---|---|\n| 1 | 2 |\n\n"),
+        "without a heading",
+    ),
     ("references", replace("## A section", "cite-jacot2018", "cite-nobody1900"), "nobody1900"),
     ("references", replace("## References", "cite-jacot2018", "cite-lee2019"), "not listed"),
     ("references", replace("## References", "(#cite-jacot2018)", ""), "nothing is listed"),

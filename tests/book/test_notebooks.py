@@ -8,17 +8,21 @@ import sys
 from pathlib import Path
 
 import nbformat
-import notebooks
 import pytest
 from nbclient.exceptions import CellExecutionError
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+import notebooks
 
 ROOT = Path(__file__).resolve().parents[2]
 HOST = "https://github.com/someone/some-book"
 
 
 def chapter(*cells, seconds=7):
-    metadata = {"ntk_book": {"cpu_seconds": seconds, "date": "2026-11-24", "jax": "0.10.2"}, "language_info": {"name": "python", "version": "3.11.2"}}
+    metadata = {
+        "ntk_book": {"cpu_seconds": seconds, "date": "2026-11-24", "jax": "0.10.2"},
+        "language_info": {"name": "python", "version": "3.11.2"},
+    }
     return new_notebook(cells=[new_markdown_cell("# 03 Title"), *cells], metadata=metadata)
 
 
@@ -51,19 +55,27 @@ def test_install_cell_comes_before_all_other_code_and_once():
 
 
 def test_only_a_chapter_that_uses_neural_tangents_installs_it_and_without_its_dependencies():
-    plain, using = (new_code_cell(f"from ntk_helpers{name} import x") for name in ("", ".neural_tangents_compat"))
-    plain, using = (notebooks.refresh(chapter(cell), "03_title.ipynb", HOST).cells[1].source for cell in (plain, using))
+    plain, using = (
+        new_code_cell(f"from ntk_helpers{name} import x") for name in ("", ".neural_tangents_compat")
+    )
+    plain, using = (
+        notebooks.refresh(chapter(cell), "03_title.ipynb", HOST).cells[1].source for cell in (plain, using)
+    )
     assert "neural-tangents" not in plain and '"ntk-helpers[book] @' in plain
-    assert "%pip install -q --no-deps neural-tangents==0.6.5" in using and '"ntk-helpers[book,compat] @' in using
+    assert (
+        "%pip install -q --no-deps neural-tangents==0.6.5" in using and '"ntk-helpers[book,compat] @' in using
+    )
 
 
-CITING = new_markdown_cell("## References\n\nThe kernel: [Jacot et al. (2018)](#cite-jacot2018), [again](#cite-jacot2018).")
+CITING = new_markdown_cell(
+    "## References\n\nThe kernel: [Jacot et al. (2018)](#cite-jacot2018), [again](#cite-jacot2018)."
+)
 
 
 def test_what_is_cited_is_listed_after_the_references():
     notebook = notebooks.refresh(chapter(CITING, new_markdown_cell("## Versions")), "03_title.ipynb", HOST)
     titles = [cell.source.split("\n")[0][:13] for cell in notebook.cells if cell.cell_type == "markdown"]
-    assert titles == ["# 03 Title", "## References", "- <a id=\"cite", "## Versions"]
+    assert titles == ["# 03 Title", "## References", '- <a id="cite', "## Versions"]
     listed = notebook.cells[2]
     assert listed.metadata.tags == ["colab-only"]
     assert listed.source == (
@@ -96,22 +108,32 @@ def test_an_equation_with_a_label_gets_its_anchor_in_the_paragraph_before():
 def test_every_link_to_an_equation_leads_to_its_anchor(path):
     for file, label in re.findall(r"\]\(([\w.]*)#(eq-[\w-]+)\)", path.read_text(encoding="utf-8")):
         target = path.with_name(file or path.name)
-        assert f'<a id=\\"{label}\\"></a>' in target.read_text(encoding="utf-8"), f"no anchor of {label} in {target.name}"
+        assert f'<a id=\\"{label}\\"></a>' in target.read_text(encoding="utf-8"), (
+            f"no anchor of {label} in {target.name}"
+        )
 
 
 EQUATION = new_markdown_cell("Text\n\n$$\na\n$$ (eq-a)\n\nText\n\n$$\nb\n$$ (eq-b)")
 
 
 def test_refreshing_twice_changes_nothing():
-    notebook = notebooks.refresh(chapter(new_code_cell("a"), new_code_cell("a"), EQUATION.copy(), CITING.copy()), "03_title.ipynb", HOST)
+    notebook = notebooks.refresh(
+        chapter(new_code_cell("a"), new_code_cell("a"), EQUATION.copy(), CITING.copy()),
+        "03_title.ipynb",
+        HOST,
+    )
     text = notebooks.text_of(notebook)
     assert notebooks.text_of(notebooks.refresh(nbformat.reads(text, 4), "03_title.ipynb", HOST)) == text
     assert len({cell.id for cell in notebook.cells}) == len(notebook.cells)
 
 
 def test_what_depends_on_the_run_is_dropped():
-    streams = [new_output("stream", name=name, text=text) for name, text in [("stdout", "1\n"), ("stdout", "2\n")]]
-    cell = new_code_cell("x", outputs=streams, metadata={"execution": {"iopub.status.busy": "now"}, "tags": ["t"]})
+    streams = [
+        new_output("stream", name=name, text=text) for name, text in [("stdout", "1\n"), ("stdout", "2\n")]
+    ]
+    cell = new_code_cell(
+        "x", outputs=streams, metadata={"execution": {"iopub.status.busy": "now"}, "tags": ["t"]}
+    )
     notebook = notebooks.refresh(chapter(cell), "03_title.ipynb", HOST)
     assert notebook.cells[2].metadata == {"tags": ["t"]}
     assert [output.text for output in notebook.cells[2].outputs] == ["1\n2\n"]

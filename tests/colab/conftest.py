@@ -1,4 +1,5 @@
-"""One Colab and one hosting for all chapters, a fresh copy of its environment for each, and a table at the end."""
+"""One Colab and one hosting for all chapters, a fresh copy of its environment for each, and a table at the
+end."""
 
 import shutil
 import subprocess

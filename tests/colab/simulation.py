@@ -1,4 +1,5 @@
-"""A stand-in for Colab: its Python and packages, the hosting's copy of this repository, and a run of a chapter there."""
+"""A stand-in for Colab: its Python and packages, the hosting's copy of this repository, and a run of a
+chapter there."""
 
 import configparser
 import json
@@ -49,7 +50,9 @@ def pip(python: Path, *arguments) -> str:
 
 def installed(python: Path) -> set[str]:
     """The distributions in the environment of `python`, as name==version."""
-    return {f"{each['name']}=={each['version']}" for each in json.loads(pip(python, "list", "--format", "json"))}
+    return {
+        f"{each['name']}=={each['version']}" for each in json.loads(pip(python, "list", "--format", "json"))
+    }
 
 
 def make_base(python: str, folder: Path) -> Path:
@@ -74,11 +77,14 @@ def make_hosting(folder: Path) -> Path:
 
 def hosted(hosting: Path, path: str) -> str:
     """The text of a file in the hosting's repository."""
-    return subprocess.run(["git", "-C", hosting, "show", f"HEAD:{path}"], check=True, capture_output=True, text=True).stdout
+    return subprocess.run(
+        ["git", "-C", hosting, "show", f"HEAD:{path}"], check=True, capture_output=True, text=True
+    ).stdout
 
 
 def kernel_manager(python: Path, hosting: Path) -> type[AsyncKernelManager]:
-    """The manager of a kernel of `python`, for which git finds the book's address at `hosting`, and pip caches nothing."""
+    """The manager of a kernel of `python`, for which git finds the book's address at `hosting`, and pip
+    caches nothing."""
     settings = {
         "GIT_CONFIG_COUNT": "1",
         "GIT_CONFIG_KEY_0": f"url.{hosting.as_uri()}.insteadOf",
@@ -104,9 +110,12 @@ def run_chapter(name: str, folder: Path, python: Path, hosting: Path) -> Run:
     install, *rest = [i for i, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
     run = Run(before=installed(python))
     runner = NotebookClient(
-        notebook, kernel_manager_class=kernel_manager(python, hosting), timeout=CELL_TIMEOUT, coalesce_streams=True,
+        notebook,
+        kernel_manager_class=kernel_manager(python, hosting),
+        timeout=CELL_TIMEOUT,
+        coalesce_streams=True,
         resources={"metadata": {"path": str(folder)}},
-    )  # fmt: skip
+    )
     with runner.setup_kernel():
         try:
             run.install_seconds = timed(lambda: runner.execute_cell(notebook.cells[install], install))
@@ -141,8 +150,12 @@ def printed(cell) -> list[str]:
     """The sanitized lines of a cell's outputs: what it printed, and texts and HTML that it showed."""
     rules = configparser.ConfigParser(interpolation=None)
     rules.read(ROOT / "tests" / "book" / "sanitize.cfg")
-    texts = [output.get("text") or "\n".join(output.get("data", {}).get(f"text/{kind}", "") for kind in ("plain", "html"))
-             for output in cell.outputs if output.output_type != "error"]  # fmt: skip
+    texts = [
+        output.get("text")
+        or "\n".join(output.get("data", {}).get(f"text/{kind}", "") for kind in ("plain", "html"))
+        for output in cell.outputs
+        if output.output_type != "error"
+    ]
     text = "\n".join(texts)
     for rule in rules.sections():
         text = re.sub(rules[rule]["regex"], rules[rule]["replace"], text)

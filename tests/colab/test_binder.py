@@ -1,4 +1,5 @@
-"""Binder: a server's environment, the repository at the last commit, `.binder/postBuild`, and then the server's own REST API."""
+"""Binder: a server's environment, the repository at the last commit, `.binder/postBuild`, and then the
+server's own REST API."""
 
 import json
 import os
@@ -38,9 +39,21 @@ def binder(tmp_path_factory):
 def address(binder):
     """The address of JupyterLab, started as Binder starts it."""
     home, environment, *_ = binder
-    command = ["jupyter", "lab", "--no-browser", "--ip", "127.0.0.1", "--port", "0", "--allow-root", "--IdentityProvider.token="]
+    command = [
+        "jupyter",
+        "lab",
+        "--no-browser",
+        "--ip",
+        "127.0.0.1",
+        "--port",
+        "0",
+        "--allow-root",
+        "--IdentityProvider.token=",
+    ]
     with (home / "lab.log").open("w+") as log:
-        lab = subprocess.Popen(command, cwd=home, env=environment, stdout=log, stderr=log, start_new_session=True)
+        lab = subprocess.Popen(
+            command, cwd=home, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
         for _ in range(120):
             if found := re.search(r"http://127\.0\.0\.1:\d+/", Path(log.name).read_text()):
                 break
@@ -61,7 +74,11 @@ def test_the_server_is_left_as_it_was(binder):
 
 
 def test_lab_lists_every_chapter(binder, address):
-    listed = {each["name"] for each in get(f"{address}api/contents/notebooks")["content"] if each["type"] == "notebook"}
+    listed = {
+        each["name"]
+        for each in get(f"{address}api/contents/notebooks")["content"]
+        if each["type"] == "notebook"
+    }
     assert listed == {path.name for path in (binder[0] / "notebooks").glob("*.ipynb")} != set()
 
 
@@ -71,5 +88,7 @@ def test_the_chapters_kernel_is_the_locks(binder, address):
     lock = (ROOT / "requirements.lock").read_text()
     pinned = set(re.findall(r"^(?:jax|jaxlib)==\S+(?= ; python_full_version < '3.12')", lock, re.MULTILINE))
     assert len(pinned) == 2 and pinned <= installed(python)
-    kernel = subprocess.run([python, "-c", "import ntk_helpers as n; print(n.__file__)"], cwd="/", capture_output=True, text=True)
+    kernel = subprocess.run(
+        [python, "-c", "import ntk_helpers as n; print(n.__file__)"], cwd="/", capture_output=True, text=True
+    )
     assert Path(kernel.stdout).is_relative_to(binder[0])

@@ -41,7 +41,10 @@ def site(build):
 @pytest.fixture(scope="session")
 def pages(site):
     """The site's pages by name, parsed; a test leaves them as they are."""
-    return {path.name: BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser") for path in sorted(site.glob("*.html"))}
+    return {
+        path.name: BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
+        for path in sorted(site.glob("*.html"))
+    }
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -51,13 +54,18 @@ class Quiet(SimpleHTTPRequestHandler):
 
 @pytest.fixture(scope="session")
 def with_browser():
-    """A function that runs a command which drives Chromium by Node.js, asserts how it ends, and returns what it was."""
+    """A function that runs a command which drives Chromium by Node.js, asserts how it ends, and returns what
+    it was."""
     chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
     if not (chromium and shutil.which("node") and (HERE / "node_modules").is_dir()):
-        pytest.skip("needs Chromium (or its name in CHROMIUM), Node.js, and `npm ci --ignore-scripts` in tests/site")
+        pytest.skip(
+            "needs Chromium (or its name in CHROMIUM), Node.js, and `npm ci --ignore-scripts` in tests/site"
+        )
 
     def run(*command, returncode=0):
-        result = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "CHROMIUM": chromium})
+        result = subprocess.run(
+            command, capture_output=True, text=True, check=False, env={**os.environ, "CHROMIUM": chromium}
+        )
         assert result.returncode == returncode, result.stdout + result.stderr
         return result
 
@@ -71,7 +79,9 @@ def in_browser(site, with_browser):
     threading.Thread(target=server.serve_forever, daemon=True).start()
 
     def run(script, *arguments):
-        return json.loads(with_browser("node", HERE / script, f"http://127.0.0.1:{server.server_port}/", *arguments).stdout)
+        return json.loads(
+            with_browser("node", HERE / script, f"http://127.0.0.1:{server.server_port}/", *arguments).stdout
+        )
 
     yield run
     server.shutdown()

@@ -8,20 +8,24 @@ import re
 import tomllib
 from pathlib import Path
 
-import ntk_helpers
 import pytest
 from bs4 import BeautifulSoup
 
+import ntk_helpers
+
 ROOT = Path(__file__).resolve().parents[2]
-REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
+REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"][
+    "Repository"
+]
 NOTATION = (ROOT / "notebooks" / "notation.md").read_text(encoding="utf-8")
 CODE = re.findall(r"\{py:obj\}`([^<`]+) <([\w.]+)>`", NOTATION)
 
 
 def public():
     """Every public object by the name to import it by."""
-    names = [module.name for module in pkgutil.iter_modules(ntk_helpers.__path__) if not module.name.startswith("_")]
-    modules = [importlib.import_module(f"ntk_helpers.{name}") for name in names]
+    found = pkgutil.walk_packages(ntk_helpers.__path__, "ntk_helpers.")
+    rooms = [module.name for module in found if module.ispkg and "._" not in module.name]
+    modules = [importlib.import_module(name) for name in (*rooms, "ntk_helpers.book.figures")]
     top = ntk_helpers.__all__
     return {
         f"ntk_helpers.{name}" if name in top else f"{module.__name__}.{name}": getattr(module, name)
@@ -32,7 +36,9 @@ def public():
 
 def members(cls):
     fields = list(getattr(cls, "__dataclass_fields__", getattr(cls, "_fields", ())))
-    defined = [name for name, value in vars(cls).items() if inspect.isfunction(value) or isinstance(value, property)]
+    defined = [
+        name for name, value in vars(cls).items() if inspect.isfunction(value) or isinstance(value, property)
+    ]
     return {name for name in fields + defined if not name.startswith(("_", "tree_"))}
 
 
@@ -50,12 +56,16 @@ def test_every_public_name_and_member_is_documented_once(article):
     names = public()
     classes = {name: value for name, value in names.items() if inspect.isclass(value)}
     expected = [*names, *(f"{name}.{member}" for name, cls in classes.items() for member in members(cls))]
-    assert "ntk_helpers.empirical_ntk" in expected and "ntk_helpers.training.Run.change" in expected
+    assert "ntk_helpers.empirical_ntk" in expected and "ntk_helpers.learning.training.Run.change" in expected
     assert sorted(dt.get("id", "") for dt in article.select("dl.py > dt")) == sorted(expected)
 
 
 def test_everything_but_a_field_says_what_it_is(article):
-    silent = [dt["id"] for dt in article.select("dl.py:not(.attribute) > dt") if not dt.find_next_sibling("dd").get_text(strip=True)]
+    silent = [
+        dt["id"]
+        for dt in article.select("dl.py:not(.attribute) > dt")
+        if not dt.find_next_sibling("dd").get_text(strip=True)
+    ]
     assert not silent
 
 
@@ -110,7 +120,11 @@ def test_every_row_and_term_of_the_notation_leads_somewhere(notation):
     assert {row[3].get_text(strip=True) for row in table if row[3].name == "th"} == {"defined"}
     entries = [row[3] for row in table if row[3].name == "td"] + notation.select("dl.glossary > dd")
     assert len(entries) > 80
-    assert not [entry.parent.get_text() for entry in entries if not entry.select_one("a.reference.internal[href*='.html']")]
+    assert not [
+        entry.parent.get_text()
+        for entry in entries
+        if not entry.select_one("a.reference.internal[href*='.html']")
+    ]
 
 
 @pytest.mark.parametrize(

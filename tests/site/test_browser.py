@@ -24,11 +24,17 @@ def test_the_visits_saw_what_a_chapter_has(visits):
     "kind",
     ["requests", "errors", "skip", "formulas", "scroll", "images", "sliders", "solutions", "axe"],
     ids=[
-        "no_request_leaves_the_site", "no_script_fails", "content_is_one_key_away", "every_formula_is_typeset",
-        "no_page_scrolls_sideways", "every_picture_is_there", "sliders_work_by_keyboard_mouse_and_touch",
-        "solutions_open_and_close_by_keyboard", "accessible",
+        "no_request_leaves_the_site",
+        "no_script_fails",
+        "content_is_one_key_away",
+        "every_formula_is_typeset",
+        "no_page_scrolls_sideways",
+        "every_picture_is_there",
+        "sliders_work_by_keyboard_mouse_and_touch",
+        "solutions_open_and_close_by_keyboard",
+        "accessible",
     ],
-)  # fmt: skip
+)
 def test_no_problem(visits, kind):
     found = [
         f"{visit['page']} at {visit['width']} px, {visit['colorScheme']}: {problem}"

@@ -8,7 +8,16 @@ from bs4 import BeautifulSoup
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 CHAPTERS = sorted(path.stem for path in NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
-LOADED = {"stylesheet", "icon", "preload", "modulepreload", "prefetch", "preconnect", "dns-prefetch", "manifest"}
+LOADED = {
+    "stylesheet",
+    "icon",
+    "preload",
+    "modulepreload",
+    "prefetch",
+    "preconnect",
+    "dns-prefetch",
+    "manifest",
+}
 
 
 def loaded_by(page):
@@ -21,7 +30,9 @@ def loaded_by(page):
             yield tag.get("href") or ""
     for tag in page.find_all("object"):
         yield tag.get("data") or ""
-    styles = [tag.get_text() for tag in page.find_all("style")] + [tag["style"] for tag in page.find_all(style=True)]
+    styles = [tag.get_text() for tag in page.find_all("style")] + [
+        tag["style"] for tag in page.find_all(style=True)
+    ]
     for style in styles:
         yield from in_style(style)
 
@@ -42,14 +53,20 @@ def test_every_chapter_has_its_page_and_is_linked_from_the_first(pages):
 
 
 def test_pages_load_nothing_from_outside(pages):
-    found = [(name, address) for name, page in pages.items() for address in loaded_by(page) if is_external(address)]
+    found = [
+        (name, address) for name, page in pages.items() for address in loaded_by(page) if is_external(address)
+    ]
     assert not found
 
 
 def test_style_sheets_load_nothing_from_outside(site):
     sheets = {path: in_style(path.read_text(encoding="utf-8")) for path in site.rglob("*.css")}
     assert sheets
-    assert not {path.name: found for path, addresses in sheets.items() if (found := [a for a in addresses if is_external(a)])}
+    assert not {
+        path.name: found
+        for path, addresses in sheets.items()
+        if (found := [a for a in addresses if is_external(a)])
+    }
 
 
 def test_ids_are_unique_on_a_page(pages):
@@ -76,7 +93,9 @@ def test_a_chapter_became_a_page_of_the_book(pages, name):
 
 @pytest.mark.parametrize("name", CHAPTERS)
 def test_no_markdown_is_left_over(site, name):
-    article = BeautifulSoup((site / f"{name}.html").read_text(encoding="utf-8"), "html.parser").find("article")
+    article = BeautifulSoup((site / f"{name}.html").read_text(encoding="utf-8"), "html.parser").find(
+        "article"
+    )
     for tag in article.select("pre, code, .math, .ntk-claims, .ntk-slider"):
         tag.decompose()
     left_over = re.findall(r".{0,40}(?:\$|\]\(|\*\*|```).{0,40}", article.get_text())

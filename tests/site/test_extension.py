@@ -41,7 +41,10 @@ CLAIM = "✓ the gap {}: measured 1e-17, expected < 1e-12 [Jacot 2018, Thm 1]"
         ("[Jacot et al. (2018)](#cite-jacot2018)", "{cite:t}`jacot2018`"),
         ("[Jacot et al. (2018), Theorem 1](#cite-jacot2018)", "{cite:t}`jacot2018{Theorem 1}`"),
         ('## Two cells <a id="sec-01-two"></a>', "(sec-01-two)=\n## Two cells"),
-        ("[chapter 01](01_ntk.ipynb) and [a section](#sec-x)", "[chapter 01](01_ntk.ipynb) and [a section](#sec-x)"),
+        (
+            "[chapter 01](01_ntk.ipynb) and [a section](#sec-x)",
+            "[chapter 01](01_ntk.ipynb) and [a section](#sec-x)",
+        ),
         ("in code `[(eq-x)](#eq-x)` nothing changes", "in code `[(eq-x)](#eq-x)` nothing changes"),
         ("```\n[x](#thm-x)\n```\n[x](#thm-x)", "```\n[x](#thm-x)\n```\n{numref}`Theorem %s <thm-x>`"),
     ],
@@ -77,7 +80,12 @@ def test_a_figure_becomes_a_file_with_number_caption_and_alt(tmp_path):
     images = tmp_path / "_build" / "figures"
     [output] = outputs.convert([display(FIGURE)], images)
     with Image.open(images / "fig-01-a.webp") as picture, Image.open(images / "fig-01-a-1x.webp") as at_1x:
-        assert (picture.format, picture.size, at_1x.format, at_1x.size) == ("WEBP", (1440, 20), "WEBP", (720, 10))
+        assert (picture.format, picture.size, at_1x.format, at_1x.size) == (
+            "WEBP",
+            (1440, 20),
+            "WEBP",
+            (720, 10),
+        )
     assert output.data == {
         "text/markdown": "```{figure} /_build/figures/fig-01-a.webp\n"
         ':name: "fig-01-a"\n:alt: "A \\"line\\": it falls."\n:width: "720"\n\nLoss $L < 1$ & time.\n```\n'
@@ -109,9 +117,15 @@ def page_of(html, folder):
 
 @pytest.mark.parametrize(
     ("width", "rest", "densities"),
-    [(720, "", 'width="720" height="10" srcset="_images/a-1x.webp 1x, _images/a.webp 2.00x"'),
-     (1548, " hidden", 'width="1548" height="22" srcset="_images/a-1x.webp 1x, _images/a.webp 1.86x" hidden="" loading="lazy"')],
-)  # fmt: skip
+    [
+        (720, "", 'width="720" height="10" srcset="_images/a-1x.webp 1x, _images/a.webp 2.00x"'),
+        (
+            1548,
+            " hidden",
+            'width="1548" height="22" srcset="_images/a-1x.webp 1x, _images/a.webp 1.86x" hidden="" loading="lazy"',
+        ),
+    ],
+)
 def test_a_picture_is_offered_at_two_densities(tmp_path, width, rest, densities):
     pictures.save(base64.b64decode(encoded_in(FIGURE)), tmp_path / pictures.FOLDER / "a.webp", width)
     page = page_of(f'<p><img alt="a &lt; b" src="_images/a.webp" width="{width}"{rest}></p>', tmp_path)
@@ -138,7 +152,11 @@ def test_claims_leave_the_stream_in_order(tmp_path):
 
 
 def test_other_outputs_stay(tmp_path):
-    given = [new_output("stream", text="1\n"), display("<table></table>"), new_output("stream", name="stderr", text="x")]
+    given = [
+        new_output("stream", text="1\n"),
+        display("<table></table>"),
+        new_output("stream", name="stderr", text="x"),
+    ]
     assert outputs.convert(given, tmp_path) == given
 
 
@@ -147,7 +165,9 @@ def read(*cells):
 
 
 def solution(source="#@title Solution\ncheck(1)"):
-    return new_code_cell(source, metadata={"tags": ["solution"]}, outputs=[new_output("stream", text=CLAIM.format(1))])
+    return new_code_cell(
+        source, metadata={"tags": ["solution"]}, outputs=[new_output("stream", text=CLAIM.format(1))]
+    )
 
 
 def test_solutions_of_an_exercise_share_one_closed_details():
@@ -161,7 +181,9 @@ def test_solutions_of_an_exercise_share_one_closed_details():
 
 
 def test_claims_are_numbered_through_the_chapter():
-    html = [cell.outputs[0].data["text/html"] for cell in read(solution(), solution()) if cell.cell_type == "code"]
+    html = [
+        cell.outputs[0].data["text/html"] for cell in read(solution(), solution()) if cell.cell_type == "code"
+    ]
     assert 'id="claim-1"' in html[0] and 'id="claim-2"' in html[1]
 
 
@@ -171,7 +193,9 @@ def test_colab_cells_are_left_out():
 
 
 def test_hidden_code_is_folded_and_its_output_is_not():
-    shown = new_code_cell("plot()", metadata={"tags": ["hide-input"]}, outputs=[new_output("stream", text="1\n")])
+    shown = new_code_cell(
+        "plot()", metadata={"tags": ["hide-input"]}, outputs=[new_output("stream", text="1\n")]
+    )
     opens, cell, closes, output = read(shown)
     assert opens.source.startswith('<details class="ntk-hidden">') and closes.source == "</details>"
     assert cell.source == "plot()" and cell.outputs == []
@@ -188,6 +212,11 @@ def test_the_line_under_the_title():
 
 
 def test_numbers_follow_the_chapter_and_not_its_place():
-    env = SimpleNamespace(toc_fignumbers={"07_x": {"figure": {"a": (3,), "b": (4,)}}, "index": {"figure": {"c": (1,)}}})
+    env = SimpleNamespace(
+        toc_fignumbers={"07_x": {"figure": {"a": (3,), "b": (4,)}}, "index": {"figure": {"c": (1,)}}}
+    )
     numbering.number_by_chapter(None, env)
-    assert env.toc_fignumbers == {"07_x": {"figure": {"a": (7, 1), "b": (7, 2)}}, "index": {"figure": {"c": (1,)}}}
+    assert env.toc_fignumbers == {
+        "07_x": {"figure": {"a": (7, 1), "b": (7, 2)}},
+        "index": {"figure": {"c": (1,)}},
+    }

@@ -5,7 +5,9 @@ import re
 import pytest
 from PIL import Image
 
-NAMES_ITSELF = re.compile(r"(?:an? |the )?(?:figure|plot of|graph of|image|picture|photo|diagram of|screenshot)\b", re.I)
+NAMES_ITSELF = re.compile(
+    r"(?:an? |the )?(?:figure|plot of|graph of|image|picture|photo|diagram of|screenshot)\b", re.I
+)
 # What an eye sees: positions, shapes, colours, motion, and parts of a plot.
 SEEN = re.compile(
     r"\b(?:left|right|top|bottom|above|below|inside|outside|between|beside|along|across|middle|axis|axes|"
@@ -43,7 +45,11 @@ def fault(alt, caption):
 
 
 def test_alternative_texts_say_what_is_to_be_seen(pictures):
-    faults = [f"{page}: {found}: {image['alt']}" for page, image in pictures if (found := fault(image["alt"], caption(image)))]
+    faults = [
+        f"{page}: {found}: {image['alt']}"
+        for page, image in pictures
+        if (found := fault(image["alt"], caption(image)))
+    ]
     assert len(pictures) > 50
     assert not faults, "\n".join(faults)
 
@@ -59,7 +65,9 @@ def test_alternative_texts_say_what_is_to_be_seen(pictures):
     ],
 )
 def test_a_poor_text_is_found(alt):
-    assert fault(alt, "Two red curves fall from left to right, as the caption of this figure says, word for word")
+    assert fault(
+        alt, "Two red curves fall from left to right, as the caption of this figure says, word for word"
+    )
 
 
 def test_frames_of_a_slider_differ_in_words(pictures):
@@ -79,7 +87,9 @@ def test_pictures_have_a_size_and_a_sharper_file(pictures, site):
         for source, density in sources:
             with Image.open(site / source) as picture:
                 assert picture.format == "WEBP", (page, source)
-                assert picture.height / picture.width == pytest.approx(int(image["height"]) / int(image["width"]), rel=0.01)
+                assert picture.height / picture.width == pytest.approx(
+                    int(image["height"]) / int(image["width"]), rel=0.01
+                )
                 widths.append(picture.width / float(density[:-1]))
         assert widths == pytest.approx([widths[0]] * len(widths), rel=0.01), (page, image)
     assert sum("srcset" in image.attrs for _page, image in pictures) > len(pictures) / 2

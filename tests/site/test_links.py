@@ -34,7 +34,11 @@ def resolve(targets, name, href):
 
 
 def test_internal_links_lead_somewhere(site, pages, targets):
-    internal = [(name, anchor["href"]) for name, anchor in links(pages) if not re.match(r"(?:[a-z]+:|//)", anchor["href"])]
+    internal = [
+        (name, anchor["href"])
+        for name, anchor in links(pages)
+        if not re.match(r"(?:[a-z]+:|//)", anchor["href"])
+    ]
     files = {unquote(urlsplit(href).path) for _name, href in internal}
     assert not [file for file in files if file and not (site / file).exists()]
     anchors = [(name, href) for name, href in internal if urlsplit(href).fragment]
@@ -61,7 +65,9 @@ def test_numbers_in_the_text_are_links(pages):
     bare = []
     for name, page in pages.items():
         for text in page.find("article").find_all(string=OWN) if page.find("article") else []:
-            if not text.find_parent(["a", "pre", "code"]) and not text.find_parent(class_=["caption-number", "ntk-box-kind"]):
+            if not text.find_parent(["a", "pre", "code"]) and not text.find_parent(
+                class_=["caption-number", "ntk-box-kind"]
+            ):
                 bare.append((name, str(text)))
     assert not bare
 

@@ -30,7 +30,9 @@ def visit(packed, with_browser):
     folder = packed.parent / "my books"
     with ZipFile(packed) as archive:
         archive.extractall(folder)
-    return json.loads(with_browser("node", HERE / "offline.mjs", folder / "ntk-book", WORD, "index.html", CHAPTER).stdout)
+    return json.loads(
+        with_browser("node", HERE / "offline.mjs", folder / "ntk-book", WORD, "index.html", CHAPTER).stdout
+    )
 
 
 def test_the_same_site_gives_the_same_bytes(site, packed, tmp_path):

@@ -16,8 +16,12 @@ FILES = sorted(NOTEBOOKS.glob("*.ipynb"))
 
 
 def claim_lines(file):
-    outputs = [output for cell in nbformat.read(file, as_version=4).cells for output in cell.get("outputs", [])]
-    return [line for output in outputs for line in output.get("text", "").splitlines() if line.startswith("✓ ")]
+    outputs = [
+        output for cell in nbformat.read(file, as_version=4).cells for output in cell.get("outputs", [])
+    ]
+    return [
+        line for output in outputs for line in output.get("text", "").splitlines() if line.startswith("✓ ")
+    ]
 
 
 def test_the_plan_is_in_order_and_knows_every_chapter():
@@ -31,14 +35,18 @@ def test_the_plan_is_in_order_and_knows_every_chapter():
 
 
 def test_the_readme_asks_the_plans_questions():
-    rows = re.findall(r"^\| (\d\d) \| \[(.+?)\]\(notebooks/(\S+)\) \| (.+) \|$", (ROOT / "README.md").read_text(), re.M)
+    rows = re.findall(
+        r"^\| (\d\d) \| \[(.+?)\]\(notebooks/(\S+)\) \| (.+) \|$", (ROOT / "README.md").read_text(), re.M
+    )
     assert rows == [(c.number, c.title, c.file.name, c.question) for c in WRITTEN]
 
 
 def test_the_map_shows_every_chapter_and_every_need(pages):
     drawing = pages["index.html"].find("article").select_one("nav.ntk-map svg")
     assert len(drawing.find_all("rect")) == len(PLAN)
-    assert [link["href"] for link in drawing.find_all("a")] == [f"{chapter.file.stem}.html" for chapter in WRITTEN]
+    assert [link["href"] for link in drawing.find_all("a")] == [
+        f"{chapter.file.stem}.html" for chapter in WRITTEN
+    ]
     assert len(drawing.find_all("path")) == sum(len(chapter.needs) for chapter in PLAN)
 
 
@@ -57,10 +65,15 @@ def test_the_ledger_has_every_claim_as_its_page_has_it(pages, file):
     assert len(rows) == len(claim_lines(file)) > 0
     for row in rows:
         claim = article.find(id=row["href"].partition("#")[2])
-        measured, expected, tolerance, source = (cell.get_text() for cell in row.find_parent("tr").find_all("td")[1:])
+        measured, expected, tolerance, source = (
+            cell.get_text() for cell in row.find_parent("tr").find_all("td")[1:]
+        )
         whole = expected if tolerance == "a bound" else f"{expected} ± {tolerance}"
         assert claim.select_one(".ntk-claim-text").get_text() == f"Checked claim: {row.get_text()}"
-        assert claim.select_one(".ntk-claim-numbers").get_text() == f"measured {measured}, expected {whole}, source: {source}"
+        assert (
+            claim.select_one(".ntk-claim-numbers").get_text()
+            == f"measured {measured}, expected {whole}, source: {source}"
+        )
 
 
 def test_the_ledger_counts_what_it_lists(pages):
@@ -74,8 +87,13 @@ def test_the_ledger_counts_what_it_lists(pages):
 
 def test_a_claim_is_found_where_it_is_solved(tmp_path):
     line = "✓ a < b: measured 1, expected {} [Jacot 2018]"
-    outputs = [nbformat.v4.new_output("stream", text=line.format("2 ± 0.1") + "\nother\n" + line.format("< 3"))]
-    cells = [nbformat.v4.new_markdown_cell("# 03 Title\n\nlinks"), nbformat.v4.new_code_cell(outputs=outputs, metadata={"tags": ["solution"]})]
+    outputs = [
+        nbformat.v4.new_output("stream", text=line.format("2 ± 0.1") + "\nother\n" + line.format("< 3"))
+    ]
+    cells = [
+        nbformat.v4.new_markdown_cell("# 03 Title\n\nlinks"),
+        nbformat.v4.new_code_cell(outputs=outputs, metadata={"tags": ["solution"]}),
+    ]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "x.ipynb")
     title, [value, bound] = ledger.claims_of(tmp_path / "x.ipynb")
     assert title == "03 Title"
@@ -85,8 +103,14 @@ def test_a_claim_is_found_where_it_is_solved(tmp_path):
 
 def test_every_exercise_is_in_the_index(pages):
     links = pages["lecturers.html"].find("article").select("table:last-of-type a[href*='#ex-']")
-    indexed = [link["href"] for link in links if re.fullmatch(r"\d", link.find_parent("tr").find_all("td")[2].get_text())]
-    expected = [f"{c.file.stem}.html#{label}" for c in WRITTEN for _, label, _, _ in chapters.exercises(c.cells)]
+    indexed = [
+        link["href"]
+        for link in links
+        if re.fullmatch(r"\d", link.find_parent("tr").find_all("td")[2].get_text())
+    ]
+    expected = [
+        f"{c.file.stem}.html#{label}" for c in WRITTEN for _, label, _, _ in chapters.exercises(c.cells)
+    ]
     assert indexed == expected and len(expected) >= 3 * len(WRITTEN)
 
 

@@ -33,7 +33,9 @@ def text(printed):
     """The text of each page of the PDF."""
     if not shutil.which("pdftotext"):
         pytest.skip("no pdftotext: install poppler-utils to check the text of the PDF")
-    return subprocess.run(["pdftotext", "-layout", printed, "-"], capture_output=True, text=True, check=True).stdout.split("\f")
+    return subprocess.run(
+        ["pdftotext", "-layout", printed, "-"], capture_output=True, text=True, check=True
+    ).stdout.split("\f")
 
 
 def strings(key, data):
@@ -57,7 +59,9 @@ def bookmarks(data):
 
 
 def headings(site, page):
-    article = BeautifulSoup((site / f"{page}.html").read_text(encoding="utf-8"), "html.parser").find("article")
+    article = BeautifulSoup((site / f"{page}.html").read_text(encoding="utf-8"), "html.parser").find(
+        "article"
+    )
     for heading in article.find_all(["h1", "h2"]):
         heading.find(class_="headerlink").decompose()
         if not heading.find(class_="math"):
@@ -85,7 +89,9 @@ def test_the_book_has_every_page_of_the_navigation_in_order(site, joined):
 
 def test_every_exercise_leads_to_its_solution_and_back(site, joined):
     exercises = joined.select("article:not(#solutions) .ntk-exercise")
-    assert len(exercises) == sum(path.read_text(encoding="utf-8").count('class="ntk-solution"') for path in site.glob("*.html"))
+    assert len(exercises) == sum(
+        path.read_text(encoding="utf-8").count('class="ntk-solution"') for path in site.glob("*.html")
+    )
     for exercise in exercises:
         heading = joined.find(id=exercise.select_one(".to-solution a")["href"][1:])
         assert heading.a["href"] == f"#{exercise['id']}"
@@ -97,13 +103,22 @@ def test_a_slider_becomes_two_or_three_labelled_pictures(joined):
     sliders = joined.select(".ntk-slider")
     assert sliders and not joined.find_all("input")
     for slider in sliders:
-        assert 2 <= len(slider.select(".frame img:not([hidden])")) == len({p.get_text() for p in slider.select(".frame p")}) <= 3
+        assert (
+            2
+            <= len(slider.select(".frame img:not([hidden])"))
+            == len({p.get_text() for p in slider.select(".frame p")})
+            <= 3
+        )
 
 
 def test_pictures_are_printed_at_their_full_density(site, joined):
     pictures = [image["src"] for image in joined.find_all("img") if not image["src"].startswith("data:")]
     assert len(pictures) > 50 and not joined.select("img[srcset], img[loading]")
-    assert not [picture for picture in pictures if picture.endswith("-1x.webp") or not Path(picture.removeprefix("file://")).exists()]
+    assert not [
+        picture
+        for picture in pictures
+        if picture.endswith("-1x.webp") or not Path(picture.removeprefix("file://")).exists()
+    ]
 
 
 def test_bookmarks_are_the_chapters_and_their_sections(site, printed):
@@ -125,7 +140,9 @@ def test_it_has_the_pages_that_two_chapters_take(printed):
 def test_formulas_are_described_by_their_tex(site, printed):
     described = list(strings("Alt", printed.read_bytes().decode("latin1")))
     assert r"\Theta(x, x')" in described
-    formulas = sum((site / f"{page}.html").read_text(encoding="utf-8").count('<span class="math ') for page in PAGES)
+    formulas = sum(
+        (site / f"{page}.html").read_text(encoding="utf-8").count('<span class="math ') for page in PAGES
+    )
     assert len(described) > formulas > 300
 
 
@@ -137,7 +154,9 @@ def test_text_and_formulas_can_be_selected(text):
 
 
 def test_the_table_of_contents_has_the_right_pages(text):
-    (number,) = re.findall(r"06 Exploding, vanishing and critical gradients\W+(\d+)", " ".join(text[2].split()))
+    (number,) = re.findall(
+        r"06 Exploding, vanishing and critical gradients\W+(\d+)", " ".join(text[2].split())
+    )
     assert "06 Exploding, vanishing" in text[int(number) - 1] and "You will learn" in text[int(number) - 1]
 
 
@@ -147,7 +166,10 @@ def test_what_would_look_wrong_on_paper_is_an_error(site, with_browser, tmp_path
     for terms in (30, 200):  # the first is made to fit, the second would be too small to read
         bad += rf"<div class='math'>\[{' + '.join(['x'] * terms)}\]</div>"
     page = tmp_path / "bad.html"
-    page.write_text(tool.book(site, ["03_linearization"]).replace("</article></body>", bad + "</article></body>"), encoding="utf-8")
+    page.write_text(
+        tool.book(site, ["03_linearization"]).replace("</article></body>", bad + "</article></body>"),
+        encoding="utf-8",
+    )
     result = with_browser("node", TOOLS / "pdf.mjs", page.as_uri(), tmp_path / "bad.pdf", returncode=1)
     kinds = [line.partition(":")[0] for line in result.stderr.splitlines()]
     assert kinds == ["formula", "no picture", "no target", "too wide", "too small"]

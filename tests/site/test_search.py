@@ -4,13 +4,13 @@ import re
 
 import pytest
 
-
 NOWHERE = "xyzzyxyzzy"
 
 
 @pytest.fixture(scope="module")
 def wanted(pages):
-    """Pairs of a word and the page where it must be found: a word of a section's title in each chapter, names in the API."""
+    """Pairs of a word and the page where it must be found: a word of a section's title in each chapter, names
+    in the API."""
     pairs = []
     for name, page in pages.items():
         if re.match(r"\d\d_", name):

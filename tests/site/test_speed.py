@@ -18,7 +18,11 @@ def speeds(site, in_browser):
 
 def test_chapters_are_light(speeds):
     assert speeds
-    heavy = {speed["page"]: speed for speed in speeds if speed["kB"] >= KILOBYTES or speed["kB2x"] >= SHARP_KILOBYTES}
+    heavy = {
+        speed["page"]: speed
+        for speed in speeds
+        if speed["kB"] >= KILOBYTES or speed["kB2x"] >= SHARP_KILOBYTES
+    }
     assert not heavy
 
 
@@ -27,6 +31,7 @@ def test_a_plain_screen_loads_less(speeds):
 
 
 def test_chapters_are_soon_to_be_read(speeds):
-    """Where other programs hold the processor, twice the work counts: alone, the page's thread computes half the time."""
+    """Where other programs hold the processor, twice the work counts: alone, the page's thread computes half
+    the time."""
     slow = {speed["page"]: speed for speed in speeds if min(speed["first"], 2 * speed["work"]) >= READABLE}
     assert not slow

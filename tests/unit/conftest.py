@@ -1,4 +1,5 @@
-"""Settings of every unit test: 64-bit numbers, reproducible examples, figures without a screen, no progress bars."""
+"""Settings of every unit test: 64-bit numbers, reproducible examples, figures without a screen, no progress
+bars."""
 
 import io
 import os
@@ -34,7 +35,8 @@ def rng():
 
 @pytest.fixture
 def bars(monkeypatch):
-    """The progress bars made from here on: shown at once whatever the environment says, written to nowhere, and kept."""
+    """The progress bars made from here on: shown at once whatever the environment says, written to nowhere,
+    and kept."""
     from tqdm import tqdm  # reads TQDM_DISABLE when it is imported
 
     made, start = [], tqdm.__init__

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from scipy import integrate
 
-from ntk_helpers import MLP, activation_names, get_activation, quadrature, register_activation
-from ntk_helpers import activations as module
+from ntk_helpers import MLP
+from ntk_helpers.networks import activation_names, get_activation, quadrature, register_activation
+from ntk_helpers.networks import activations as module
 
 NAMES = activation_names()
 SMOOTH = ("linear", "erf", "gelu", "sin")
@@ -27,7 +28,9 @@ def cubature(fn, q1, q2, k):
         return fn(u) * fn(v) * np.exp(-(q2 * u * u - 2 * k * u * v + q1 * v * v) / (2 * det))
 
     halves = ((-ends, 0.0), (0.0, ends))
-    total = sum(integrate.dblquad(integrand, *a, *b, epsabs=1e-11, epsrel=1e-10)[0] for a in halves for b in halves)
+    total = sum(
+        integrate.dblquad(integrand, *a, *b, epsabs=1e-11, epsrel=1e-10)[0] for a in halves for b in halves
+    )
     return total / (2 * np.pi * det**0.5)
 
 
@@ -36,7 +39,9 @@ def registry(monkeypatch):
     monkeypatch.setattr(module, "_REGISTRY", dict(module._REGISTRY))
 
 
-@pytest.mark.parametrize("name, dual, derivative", [("relu", 0.26537809, 0.31886467), ("erf", 0.17547966, 0.45015816)])
+@pytest.mark.parametrize(
+    "name, dual, derivative", [("relu", 0.26537809, 0.31886467), ("erf", 0.17547966, 0.45015816)]
+)
 def test_known_answers(name, dual, derivative):
     phi = get_activation(name)
     assert phi.dual(1.3, 0.7, 0.4) == pytest.approx(dual, abs=1e-8)
@@ -48,7 +53,9 @@ def test_closed_form_equals_gauss_hermite_quadrature(name):
     phi = get_activation(name)
     by_nodes = quadrature(name, phi.fn)
     np.testing.assert_allclose(phi.dual(Q1, Q2, K), by_nodes.dual(Q1, Q2, K), rtol=0, atol=1e-12)
-    np.testing.assert_allclose(phi.dual_derivative(Q1, Q2, K), by_nodes.dual_derivative(Q1, Q2, K), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(
+        phi.dual_derivative(Q1, Q2, K), by_nodes.dual_derivative(Q1, Q2, K), rtol=0, atol=1e-12
+    )
     np.testing.assert_allclose(phi.aligned(Q1, Q2), by_nodes.aligned(Q1, Q2), rtol=0, atol=1e-12)
 
 
@@ -56,15 +63,21 @@ def test_closed_form_equals_gauss_hermite_quadrature(name):
 def test_kinked_duals_equal_cubature(name):
     phi, slope = get_activation(name), SLOPES[name]
     for q1, q2, k in zip(Q1[:2], Q2, K):
-        assert phi.dual(q1, q2, k) == pytest.approx(cubature(lambda z: z * (1 if z > 0 else slope), q1, q2, k), abs=1e-8)
-        assert phi.dual_derivative(q1, q2, k) == pytest.approx(cubature(lambda z: 1 if z > 0 else slope, q1, q2, k), abs=1e-8)
+        assert phi.dual(q1, q2, k) == pytest.approx(
+            cubature(lambda z: z * (1 if z > 0 else slope), q1, q2, k), abs=1e-8
+        )
+        assert phi.dual_derivative(q1, q2, k) == pytest.approx(
+            cubature(lambda z: 1 if z > 0 else slope, q1, q2, k), abs=1e-8
+        )
 
 
 def test_tanh_quadrature_equals_cubature():
     phi = get_activation("tanh")
     for q1, q2, k in zip(Q1[:2], Q2, K):
         assert phi.dual(q1, q2, k) == pytest.approx(cubature(np.tanh, q1, q2, k), abs=1e-8)
-        assert phi.dual_derivative(q1, q2, k) == pytest.approx(cubature(lambda z: 1 / np.cosh(z) ** 2, q1, q2, k), abs=1e-8)
+        assert phi.dual_derivative(q1, q2, k) == pytest.approx(
+            cubature(lambda z: 1 / np.cosh(z) ** 2, q1, q2, k), abs=1e-8
+        )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -72,7 +85,10 @@ def test_duals_equal_monte_carlo(name):
     """400,000 draws; 4.5 standard errors, estimated from the draws themselves."""
     phi, draws = get_activation(name), 400_000
     z = np.random.default_rng(0).normal(size=(draws, 2)) @ np.linalg.cholesky([[1.3, 0.4], [0.4, 0.7]]).T
-    for fn, exact in ((phi.fn, phi.dual(1.3, 0.7, 0.4)), (phi.derivative, phi.dual_derivative(1.3, 0.7, 0.4))):
+    for fn, exact in (
+        (phi.fn, phi.dual(1.3, 0.7, 0.4)),
+        (phi.derivative, phi.dual_derivative(1.3, 0.7, 0.4)),
+    ):
         samples = np.prod(fn(jnp.asarray(z)), axis=1)
         assert abs(samples.mean() - exact) <= 4.5 * samples.std() / draws**0.5 + 1e-15
 
@@ -130,7 +146,9 @@ def test_erf_drop_is_accurate_relative_to_itself(gap):
         q1, q2 = mpmath.mpf(1.3), mpmath.mpf(0.7)
         s = 2 * mpmath.sqrt(q1 * q2 / ((1 + 2 * q1) * (1 + 2 * q2)))
         exact = float(2 / mpmath.pi * (mpmath.asin(s) - mpmath.asin(s * (1 - mpmath.mpf(gap)))))
-    assert get_activation("erf").drop(1.3, 0.7, jnp.array(gap), jnp.array(2 - gap)) == pytest.approx(exact, rel=1e-13, abs=0)
+    assert get_activation("erf").drop(1.3, 0.7, jnp.array(gap), jnp.array(2 - gap)) == pytest.approx(
+        exact, rel=1e-13, abs=0
+    )
 
 
 @pytest.mark.parametrize("name", [*SMOOTH, "tanh"])
@@ -143,11 +161,16 @@ def test_smooth_drop_closes_with_the_slope(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_float32_is_accurate_relative_to_itself(name):
-    """For variances of raw pixels too (1e4), except where sin has averaged out or quadrature has too few nodes."""
+    """For variances of raw pixels too (1e4), except where sin has averaged out or quadrature has too few
+    nodes."""
     phi, sizes = get_activation(name), [1e-3, 1.3] if name in ("sin", "tanh") else [1e-3, 1.3, 1e4]
     gap, q1 = np.float32([1.0, 1e-2, 1e-5, 1e-8, 1e-12]), np.float32(sizes)[:, None]
     q2 = np.float32(0.7) * q1
-    for map_, arguments in ((phi.aligned, (q1, q2)), (phi.drop, (q1, q2, gap, 2 - gap)), (phi.slope, (q1, q2, gap, 2 - gap))):
+    for map_, arguments in (
+        (phi.aligned, (q1, q2)),
+        (phi.drop, (q1, q2, gap, 2 - gap)),
+        (phi.slope, (q1, q2, gap, 2 - gap)),
+    ):
         single, exact = map_(*map(jnp.asarray, arguments)), map_(*(jnp.asarray(a, float) for a in arguments))
         assert single.dtype == jnp.float32
         # GELU's drop is what two terms larger by sqrt(q) leave when they cancel; the others keep their digits.
@@ -160,7 +183,9 @@ def test_float32_is_accurate_relative_to_itself(name):
 def test_gradients_are_finite_where_inputs_align_and_oppose(name, gap):
     phi = get_activation(name)
     for map_ in (phi.drop, phi.slope):
-        assert np.isfinite(jax.grad(map_, argnums=(0, 1, 2, 3))(1.3, 0.7, jnp.array(gap), jnp.array(2 - gap))).all()
+        assert np.isfinite(
+            jax.grad(map_, argnums=(0, 1, 2, 3))(1.3, 0.7, jnp.array(gap), jnp.array(2 - gap))
+        ).all()
     assert np.isfinite(jax.grad(phi.aligned, argnums=(0, 1))(0.0, 0.7)).all()
 
 
@@ -176,7 +201,10 @@ def test_registered_activation_is_known_everywhere(registry):
     "activation, message",
     [
         (quadrature("relu", jax.nn.relu), "'relu' is registered already; expected a new name"),
-        (quadrature("norm", jnp.linalg.norm), "'norm' maps shape \\(2, 3\\) to .*; expected an elementwise function"),
+        (
+            quadrature("norm", jnp.linalg.norm),
+            "'norm' maps shape \\(2, 3\\) to .*; expected an elementwise function",
+        ),
     ],
 )
 def test_registration_refuses(registry, activation, message):

@@ -7,17 +7,23 @@ import jax
 import numpy as np
 import pytest
 
-from ntk_helpers import book, check
+from ntk_helpers import book
+from ntk_helpers.book import check
 
 
 def test_a_claim_that_holds_prints_one_line(capsys):
     check("kernel at γ = 0", 0.28251, 0.2825, tol=1e-4, source="Jacot 2018, Fig. 1")
-    assert capsys.readouterr().out == "✓ kernel at γ = 0: measured 0.2825, expected 0.2825 ± 0.0001 [Jacot 2018, Fig. 1]\n"
+    assert (
+        capsys.readouterr().out
+        == "✓ kernel at γ = 0: measured 0.2825, expected 0.2825 ± 0.0001 [Jacot 2018, Fig. 1]\n"
+    )
 
 
 def test_arrays_report_how_far_off_they_are(capsys):
     check("two numbers", [1.0, 2.25], [1.0, 2.0], tol=0.3, source="s")
-    assert capsys.readouterr().out == "✓ two numbers: measured 0.2 off at most, expected 2 numbers ± 0.3 [s]\n"
+    assert (
+        capsys.readouterr().out == "✓ two numbers: measured 0.2 off at most, expected 2 numbers ± 0.3 [s]\n"
+    )
 
 
 @pytest.mark.parametrize("bound, shown", [("< 3", "2"), ("> 0.5", "1")])
@@ -26,36 +32,42 @@ def test_a_bound_shows_the_worst_entry(bound, shown, capsys):
     assert capsys.readouterr().out == f"✓ bound: measured {shown}, expected {bound} [s]\n"
 
 
-@pytest.mark.parametrize("measured, expected, tol", [
-    (1.2, 1.0, 0.1),
-    ([1.0, 1.2], 1.0, 0.1),
-    ([1.0, 1.2], [1.0, 1.0], 0.1),
-    (np.nan, 1.0, 0.1),
-    ([1.0, np.inf], [1.0, 1.0], 0.1),
-    ([1.0, 3.0], "< 3", None),
-    (3.0, "> 3", None),
-    (np.nan, "< 3", None),
-    (-np.inf, "< 3", None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "measured, expected, tol",
+    [
+        (1.2, 1.0, 0.1),
+        ([1.0, 1.2], 1.0, 0.1),
+        ([1.0, 1.2], [1.0, 1.0], 0.1),
+        (np.nan, 1.0, 0.1),
+        ([1.0, np.inf], [1.0, 1.0], 0.1),
+        ([1.0, 3.0], "< 3", None),
+        (3.0, "> 3", None),
+        (np.nan, "< 3", None),
+        (-np.inf, "< 3", None),
+    ],
+)
 def test_a_claim_that_fails_raises_and_prints_nothing(measured, expected, tol, capsys):
     with pytest.raises(AssertionError, match="the claim: measured .*, expected"):
         check("the claim", measured, expected, tol, source="s")
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (("", 1.0, 1.0, 0.1), "claim is ''"),
-    (("c", [], 1.0, 0.1), r"measured has shape \(0,\)"),
-    (("c", 1.0, 1.0), "tol is None"),
-    (("c", 1.0, 1.0, 0.0), "tol is 0.0"),
-    (("c", 1.0, 1.0, float("nan")), "tol is nan"),
-    (("c", 1.0, 1.0, float("inf")), "tol is inf"),
-    (("c", 1.0, "< inf"), "expected a finite bound"),
-    (("c", 1.0, np.nan, 0.1), "expected holds"),
-    (("c", 1.0, "about 3"), "expected is 'about 3'"),
-    (("c", 1.0, "< 3", 0.1), "with tol 0.1"),
-    (("c", [1.0, 2.0], [1.0, 2.0, 3.0], 0.1), r"measured has shape \(2,\) and expected \(3,\)"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("", 1.0, 1.0, 0.1), "claim is ''"),
+        (("c", [], 1.0, 0.1), r"measured has shape \(0,\)"),
+        (("c", 1.0, 1.0), "tol is None"),
+        (("c", 1.0, 1.0, 0.0), "tol is 0.0"),
+        (("c", 1.0, 1.0, float("nan")), "tol is nan"),
+        (("c", 1.0, 1.0, float("inf")), "tol is inf"),
+        (("c", 1.0, "< inf"), "expected a finite bound"),
+        (("c", 1.0, np.nan, 0.1), "expected holds"),
+        (("c", 1.0, "about 3"), "expected is 'about 3'"),
+        (("c", 1.0, "< 3", 0.1), "with tol 0.1"),
+        (("c", [1.0, 2.0], [1.0, 2.0, 3.0], 0.1), r"measured has shape \(2,\) and expected \(3,\)"),
+    ],
+)
 def test_a_claim_that_cannot_be_checked_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         check(*arguments, source="s")
@@ -92,7 +104,9 @@ def beside(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def write(rows, sha256):
-        (tmp_path / "stored" / "06_run.json").write_text(json.dumps({"about": {"sha256": sha256, "date": "2025"}, "rows": rows}))
+        (tmp_path / "stored" / "06_run.json").write_text(
+            json.dumps({"about": {"sha256": sha256, "date": "2025"}, "rows": rows})
+        )
 
     return write
 
@@ -109,9 +123,11 @@ def test_a_digest_is_one_of_numbers_not_of_their_order_in_a_row():
     assert book.digest(ROWS[::-1]) != book.digest(ROWS)
 
 
-@pytest.mark.parametrize("edited", [
-    ROWS[:1], ROWS[::-1], [ROWS[0] | {"depth": 4}, ROWS[1]], [ROWS[0] | {"new": 1}, ROWS[1]],
-], ids=range(4))  # fmt: skip
+@pytest.mark.parametrize(
+    "edited",
+    [ROWS[:1], ROWS[::-1], [ROWS[0] | {"depth": 4}, ROWS[1]], [ROWS[0] | {"new": 1}, ROWS[1]]],
+    ids=range(4),
+)
 def test_stored_numbers_that_were_edited_are_refused(edited, beside):
     beside(edited, book.digest(ROWS))
     with pytest.raises(ValueError, match=r"stored/06_run.json has numbers of another hash than it says"):
@@ -131,5 +147,7 @@ def test_the_notebook_comes_before_the_package(beside, tmp_path, monkeypatch):
 
 
 def test_a_run_that_is_not_stored_is_refused(beside):
-    with pytest.raises(ValueError, match="name is 'nothing'; expected a stored run, nothing.json in one of stored, "):
+    with pytest.raises(
+        ValueError, match="name is 'nothing'; expected a stored run, nothing.json in one of stored, "
+    ):
         book.stored("nothing")

@@ -20,7 +20,12 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 def make(*arguments, **environment) -> subprocess.CompletedProcess:
     clean = {k: v for k, v in os.environ.items() if not k.startswith("MAKE") and k != "MFLAGS"}
-    return subprocess.run([shutil.which("make"), "-C", ROOT, *arguments], capture_output=True, text=True, env=clean | environment)
+    return subprocess.run(
+        [shutil.which("make"), "-C", ROOT, *arguments],
+        capture_output=True,
+        text=True,
+        env=clean | environment,
+    )
 
 
 def complaint(outcome: subprocess.CompletedProcess) -> str:
@@ -39,7 +44,9 @@ def test_make_help_is_the_default_and_lists_every_target():
 def test_make_without_a_new_python_says_so_in_one_sentence(python, tmp_path):
     if python == "old-python":
         python = tmp_path / python
-        python.write_text(f'#!/bin/sh\nexec {sys.executable} -c "import sys; sys.version_info = (3, 10); $2"\n')
+        python.write_text(
+            f'#!/bin/sh\nexec {sys.executable} -c "import sys; sys.version_info = (3, 10); $2"\n'
+        )
         python.chmod(0o755)
     said = complaint(make("lab", f"PYTHON={python}", f"VENV={tmp_path}/venv"))
     assert said.startswith("The book needs Python 3.11 or newer")
@@ -97,9 +104,14 @@ def test_binder_makes_the_chapters_kernel_from_the_lock_as_make_does():
     steps = build.read_text()
     assert os.access(build, os.X_OK) and "\nset -euo pipefail\n" in steps
     install = [line for line in MAKEFILE.splitlines() if line.startswith("\t$(PIP) ")]
-    assert [f"\t$(PIP) {line}" for line in re.findall(r'^"\${install\[@\]}" (.*)$', steps, re.MULTILINE)] == install
+    assert [
+        f"\t$(PIP) {line}" for line in re.findall(r'^"\${install\[@\]}" (.*)$', steps, re.MULTILINE)
+    ] == install
     assert "--no-deps" in re.search(r"^install=\((.*)\)$", steps, re.MULTILINE)[1]
-    kernels = {json.loads(path.read_text())["metadata"]["kernelspec"]["name"] for path in (ROOT / "notebooks").glob("*.ipynb")}
+    kernels = {
+        json.loads(path.read_text())["metadata"]["kernelspec"]["name"]
+        for path in (ROOT / "notebooks").glob("*.ipynb")
+    }
     assert set(re.findall(r"ipykernel install --name (\S+)", steps)) == kernels
 
 

@@ -1,4 +1,5 @@
-"""Training under a constant kernel against explicit descent, neural-tangents, ODE solvers, sampled functions, and its limits."""
+"""Training under a constant kernel against explicit descent, neural-tangents, ODE solvers, sampled functions,
+and its limits."""
 
 from collections import namedtuple
 from functools import cache
@@ -13,7 +14,6 @@ from scipy.linalg import expm, hilbert
 
 from ntk_helpers import (
     MLP,
-    critical_learning_rate,
     empirical_ntk,
     kernel_dynamics,
     kernel_flow,
@@ -22,9 +22,9 @@ from ntk_helpers import (
     max_learning_rate,
     nngp,
     ntk,
-    steps_to_time,
 )
-from ntk_helpers.conventions import LOSSES
+from ntk_helpers.learning import critical_learning_rate, steps_to_time
+from ntk_helpers.learning.conventions import LOSSES
 from ntk_helpers.neural_tangents_compat import nt
 
 N, M = 6, 3
@@ -43,7 +43,9 @@ def targets(outputs, seed=2):
 def blocks(outputs, seed=3):
     """A full kernel of training points, and of test points with them, in which outputs are coupled."""
     x, rng = np.concatenate([X, X_TEST]), np.random.default_rng(seed)
-    features = [np.tanh(x @ rng.normal(size=(4, 40)))[:, None, :] * rng.normal(size=(outputs, 40)) for _ in range(2)]
+    features = [
+        np.tanh(x @ rng.normal(size=(4, 40)))[:, None, :] * rng.normal(size=(outputs, 40)) for _ in range(2)
+    ]
     whole = sum(np.einsum("iap,jbp->ijab", feature, feature) for feature in features) / 40
     return whole[:N, :N], whole[N:, :N]
 
@@ -55,8 +57,13 @@ def kernels(kind, outputs):
 def matrix(theta, outputs):
     """(m, n) or (m, n, o, o) as (m o, n o), by definition."""
     full = np.einsum("ij,ab->ijab", theta, np.eye(outputs)) if np.ndim(theta) == 2 else theta
-    return np.array([[full[i, j, a, b] for j in range(full.shape[1]) for b in range(outputs)]
-                     for i in range(full.shape[0]) for a in range(outputs)])  # fmt: skip
+    return np.array(
+        [
+            [full[i, j, a, b] for j in range(full.shape[1]) for b in range(outputs)]
+            for i in range(full.shape[0])
+            for a in range(outputs)
+        ]
+    )
 
 
 def close(a, b, atol=1e-8):
@@ -68,7 +75,8 @@ def close(a, b, atol=1e-8):
 
 @cache
 def descent(outputs, momentum):
-    """Outputs of the linear model before each of 41 steps, its kernels, and a compiled run for each column of targets."""
+    """Outputs of the linear model before each of 41 steps, its kernels, and a compiled run for each column of
+    targets."""
     net = MLP(2, 7, outputs, "tanh", sigma_b2=0.2)
     params = net.init(jax.random.key(0), 4)
     model = linearize(net, params)
@@ -80,7 +88,10 @@ def descent(outputs, momentum):
 
         def step(carry, _):
             updates, memory = optimizer.update(jax.grad(objective)(carry[0]), carry[1])
-            return (optax.apply_updates(carry[0], updates), memory), (model(carry[0], X), model(carry[0], X_TEST))
+            return (optax.apply_updates(carry[0], updates), memory), (
+                model(carry[0], X),
+                model(carry[0], X_TEST),
+            )
 
         optimizer = optax.sgd(rate, momentum or None)
         return jax.lax.scan(step, (params, optimizer.init(params)), None, 41)[1]
@@ -112,10 +123,18 @@ def test_steps_are_those_of_optax_on_the_linear_model(outputs, kind, ridge, mome
 
 def test_a_full_kernel_of_one_output_is_a_shared_one():
     y, f0, f0_test = targets(1)
-    shared, full = kernel_dynamics(THETA, y, loss="mean"), kernel_dynamics(THETA[..., None, None], y, loss="mean")
-    close(full.test(TIMES, f0, f0_test, CROSS[..., None, None]), shared.test(TIMES, f0, f0_test, CROSS), 1e-12)
+    shared, full = (
+        kernel_dynamics(THETA, y, loss="mean"),
+        kernel_dynamics(THETA[..., None, None], y, loss="mean"),
+    )
+    close(
+        full.test(TIMES, f0, f0_test, CROSS[..., None, None]), shared.test(TIMES, f0, f0_test, CROSS), 1e-12
+    )
     covariances = nngp(WIDE, X), nngp(WIDE, X_TEST, X), nngp(WIDE, X_TEST)
-    ours, theirs = full.distribution(1.0, CROSS[..., None, None], *covariances), shared.distribution(1.0, CROSS, *covariances)
+    ours, theirs = (
+        full.distribution(1.0, CROSS[..., None, None], *covariances),
+        shared.distribution(1.0, CROSS, *covariances),
+    )
     close(ours.mean, theirs.mean, 1e-12)
     close(ours.covariance, theirs.covariance, 1e-12)
 
@@ -123,7 +142,9 @@ def test_a_full_kernel_of_one_output_is_a_shared_one():
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_steps_one_by_one_for_each_mode(momentum):
     """The recursion of the docstring, and (1 - η s μ)^i without momentum; up to 10^18 steps at once."""
-    dynamics = kernel_dynamics(THETA, targets(1)[0], loss="sum_half", learning_rate=0.1, momentum=momentum, ridge=0.2)
+    dynamics = kernel_dynamics(
+        THETA, targets(1)[0], loss="sum_half", learning_rate=0.1, momentum=momentum, ridge=0.2
+    )
     mu = np.linalg.eigvalsh(THETA) + 0.2
     p, v, found = np.ones(N), np.zeros(N), []
     for _ in range(200):
@@ -145,7 +166,9 @@ def test_small_steps_tend_to_the_flow(momentum):
     for rate in (2e-4, 1e-4):
         steps = np.array([1, 2, 8]) * round(0.1 / rate)
         descent = kernel_dynamics(THETA, y, loss="sum_half", learning_rate=rate, momentum=momentum)
-        apart = descent.test(steps, f0, f0_test, CROSS) - flow.test(steps_to_time(steps, rate, momentum), f0, f0_test, CROSS)
+        apart = descent.test(steps, f0, f0_test, CROSS) - flow.test(
+            steps_to_time(steps, rate, momentum), f0, f0_test, CROSS
+        )
         distances.append(np.abs(apart).max())
     assert distances[0] < 1e-2 and abs(distances[0] / distances[1] - 2) < 0.2
 
@@ -157,23 +180,31 @@ def test_small_steps_tend_to_the_flow(momentum):
 def test_flow_equals_gradient_descent_mse(outputs, kind):
     (y, f0, f0_test), (theta, cross) = targets(outputs), kernels(kind, outputs)
     dynamics = kernel_dynamics(theta, y, loss="mean_half")
-    predict = nt.predict.gradient_descent_mse(jnp.asarray(theta), y, trace_axes=(-1,) if kind == "shared" else ())
+    predict = nt.predict.gradient_descent_mse(
+        jnp.asarray(theta), y, trace_axes=(-1,) if kind == "shared" else ()
+    )
     for rate, t in ((1.0, TIMES), (1.0, TIMES[1:].reshape(2, 2)), (1.0, 3.0), (1.0, None)):
         ours = np.inf if t is None else t
         train, test = predict(t, f0, f0_test, jnp.asarray(cross))
         close(dynamics.train(ours, f0), train)
         close(dynamics.test(ours, f0, f0_test, cross), test)
-    with_rate = nt.predict.gradient_descent_mse(jnp.asarray(theta), y, 0.3, trace_axes=(-1,) if kind == "shared" else ())
+    with_rate = nt.predict.gradient_descent_mse(
+        jnp.asarray(theta), y, 0.3, trace_axes=(-1,) if kind == "shared" else ()
+    )
     close(dynamics.train(steps_to_time(TIMES, 0.3), f0), with_rate(TIMES, f0))
 
 
 @pytest.mark.parametrize("ridge", [0.01, 0.5])
 def test_ridge_is_neural_tangents_absolute_diagonal_at_test_points(ridge):
     y, f0, f0_test = targets(2)
-    predict = nt.predict.gradient_descent_mse(jnp.asarray(THETA), y, diag_reg=ridge, diag_reg_absolute_scale=True)
+    predict = nt.predict.gradient_descent_mse(
+        jnp.asarray(THETA), y, diag_reg=ridge, diag_reg_absolute_scale=True
+    )
     dynamics = kernel_dynamics(THETA, y, loss="mean_half", ridge=ridge)
     for t in (2.0, None):
-        close(dynamics.test(np.inf if t is None else t, f0, f0_test, CROSS), predict(t, f0, f0_test, CROSS)[1])
+        close(
+            dynamics.test(np.inf if t is None else t, f0, f0_test, CROSS), predict(t, f0, f0_test, CROSS)[1]
+        )
 
 
 @pytest.fixture(scope="module")
@@ -184,10 +215,20 @@ def ensemble():
 
     def kernel_fn(x1, x2=None, get=None):
         found = both(*(kernel(WIDE, x1, x1 if x2 is None else x2) for kernel in (nngp, ntk)))
-        return getattr(found, get) if isinstance(get, str) else found if len(get) == 2 else getattr(found, get[0])
+        return (
+            getattr(found, get)
+            if isinstance(get, str)
+            else found
+            if len(get) == 2
+            else getattr(found, get[0])
+        )
 
     predict = nt.predict.gradient_descent_mse_ensemble(kernel_fn, X, y, learning_rate=0.7, diag_reg=0.0)
-    return {(t, where): predict(t, x, "ntk", True) for t in (2.0, 40.0, None) for where, x in (("test", X_TEST), ("train", X))}
+    return {
+        (t, where): predict(t, x, "ntk", True)
+        for t in (2.0, 40.0, None)
+        for where, x in (("test", X_TEST), ("train", X))
+    }
 
 
 @pytest.mark.parametrize("t", [2.0, 40.0, None])
@@ -196,7 +237,11 @@ def test_distribution_equals_that_of_the_ensemble(ensemble, where, t):
     """At infinite time neural-tangents solves with Cholesky factors."""
     x, y = {"test": X_TEST, "train": X}[where], targets(2)[0]
     ours = kernel_dynamics(THETA, y, loss="mean_half").distribution(
-        np.inf if t is None else steps_to_time(t, 0.7), ntk(WIDE, x, X), nngp(WIDE, X), nngp(WIDE, x, X), nngp(WIDE, x)
+        np.inf if t is None else steps_to_time(t, 0.7),
+        ntk(WIDE, x, X),
+        nngp(WIDE, X),
+        nngp(WIDE, x, X),
+        nngp(WIDE, x),
     )
     mean, covariance = ensemble[t, where]
     close(ours.mean, mean)
@@ -214,7 +259,9 @@ def test_flow_on_a_loss_equals_gradient_descent_of_neural_tangents(kind, name):
     (_, f0, f0_test), (theta, cross) = targets(3), kernels(kind, 3)
     y = np.eye(3)[[0, 1, 2, 0, 1, 2]]
     loss = cross_entropy(y) if name == "cross-entropy" else lambda f: ((f - y) ** 2).sum() / 2 / y.size
-    theirs = nt.predict.gradient_descent(lambda f, _: loss(f), theta, y, trace_axes=(-1,) if kind == "shared" else ())
+    theirs = nt.predict.gradient_descent(
+        lambda f, _: loss(f), theta, y, trace_axes=(-1,) if kind == "shared" else ()
+    )
     t = TIMES[1:]
     for ours, expected in zip(kernel_flow(theta, loss, t, f0, cross, f0_test), theirs(t, f0, f0_test, cross)):
         close(ours, expected, 1e-6)
@@ -228,15 +275,18 @@ def test_flow_equals_a_solver(kind):
     labels = np.eye(2)[[0, 1, 0, 1, 0, 1]]
 
     def solved(slope):
-        right = lambda _, f: -whole @ slope(f.reshape(N, 2)).ravel()  # noqa: E731
+        right = lambda _, f: -whole @ slope(f.reshape(N, 2)).ravel()
         found = solve_ivp(right, (0, 5), f0.ravel(), "DOP853", [0.0, 0.5, 5.0], rtol=1e-12, atol=1e-13)
         return found.y.T[[2, 0, 1, 2]].reshape(4, N, 2)
 
     squared = solved(lambda f: (f - y) / y.size)
     close(kernel_dynamics(theta, y, loss="mean_half").train(t, f0), squared)
     close(kernel_flow(theta, lambda f: ((f - y) ** 2).sum() / 2 / y.size, t, f0, rtol=1e-11), squared)
-    softmax = lambda f: np.exp(f) / np.exp(f).sum(1, keepdims=True)  # noqa: E731
-    close(kernel_flow(theta, cross_entropy(labels), t, f0, rtol=1e-11), solved(lambda f: (softmax(f) - labels) / N))
+    softmax = lambda f: np.exp(f) / np.exp(f).sum(1, keepdims=True)
+    close(
+        kernel_flow(theta, cross_entropy(labels), t, f0, rtol=1e-11),
+        solved(lambda f: (softmax(f) - labels) / N),
+    )
     train, test = kernel_flow(theta, lambda f: ((f - y) ** 2).sum(), t, f0, cross, f0_test, rtol=1e-11)
     dynamics = kernel_dynamics(theta, y, loss="sum_half")
     close(train, dynamics.train(2 * t, f0))
@@ -253,7 +303,11 @@ def test_flow_at_its_start_alone():
 
 @pytest.mark.parametrize("ridge", [0.0, 0.2])
 @pytest.mark.parametrize("kind", ["shared", "full"])
-@pytest.mark.parametrize("rule", [{}, dict(learning_rate=0.01), dict(learning_rate=0.01, momentum=0.9)], ids=["flow", "gd", "momentum"])
+@pytest.mark.parametrize(
+    "rule",
+    [{}, dict(learning_rate=0.01), dict(learning_rate=0.01, momentum=0.9)],
+    ids=["flow", "gd", "momentum"],
+)
 def test_from_its_start_to_kernel_regression(rule, kind, ridge):
     (y, f0, f0_test), (theta, cross) = targets(2), kernels(kind, 2)
     dynamics = kernel_dynamics(theta, y, loss="sum_half", ridge=ridge, **rule)
@@ -289,12 +343,16 @@ def test_the_largest_learning_rate_parts_convergence_from_divergence(kind, momen
     (y, f0, _), (theta, _) = targets(3), kernels(kind, 3)
     limit = max_learning_rate(theta, loss, 3, momentum)
     scale = {"sum_half": 1.0, "mean_half": 1 / 18, "mean": 2 / 18}[loss]
-    assert limit == pytest.approx(2 * (1 + momentum) / (scale * np.linalg.eigvalsh(matrix(theta, 3))[-1]), rel=1e-12)
-    at = lambda rate: kernel_dynamics(theta, y, loss=loss, learning_rate=rate, momentum=momentum)  # noqa: E731
+    assert limit == pytest.approx(
+        2 * (1 + momentum) / (scale * np.linalg.eigvalsh(matrix(theta, 3))[-1]), rel=1e-12
+    )
+    at = lambda rate: kernel_dynamics(theta, y, loss=loss, learning_rate=rate, momentum=momentum)
     below, above = at(0.99 * limit), at(1.01 * limit)
     assert np.abs(below.remaining(3000)[-1]) < 1e-3 and np.abs(above.remaining(3000)[-1]) > 1e3
     assert (below.remaining(np.inf) == 0).all()
-    with pytest.raises(ValueError, match=f"descent diverges: learning_rate is .*, and above {limit:.4g} outputs grow"):
+    with pytest.raises(
+        ValueError, match=f"descent diverges: learning_rate is .*, and above {limit:.4g} outputs grow"
+    ):
         above.train(np.inf, f0)
 
 
@@ -305,7 +363,7 @@ def test_the_critical_learning_rate_is_the_fastest(loss):
     limit = max_learning_rate(THETA, loss, 2)
     grid = np.linspace(0, limit, 10_001)[1:-1]
     modes = loss_scale(loss, N, 2) * np.linalg.eigvalsh(THETA)
-    worst = lambda rates: np.abs(1 - np.multiply.outer(rates, modes)).max(-1)  # noqa: E731
+    worst = lambda rates: np.abs(1 - np.multiply.outer(rates, modes)).max(-1)
     assert worst(best) <= worst(grid).min() and abs(grid[worst(grid).argmin()] - best) <= limit / 10_000
 
 
@@ -326,7 +384,12 @@ def test_steps_that_overflow_are_refused(learning_rate, steps, momentum):
 @pytest.fixture(scope="module")
 def prior():
     x = np.concatenate([X_TEST, X[:1]])
-    return np.asarray(ntk(WIDE, x, X)), np.asarray(nngp(WIDE, X)), np.asarray(nngp(WIDE, x, X)), np.asarray(nngp(WIDE, x))
+    return (
+        np.asarray(ntk(WIDE, x, X)),
+        np.asarray(nngp(WIDE, X)),
+        np.asarray(nngp(WIDE, x, X)),
+        np.asarray(nngp(WIDE, x)),
+    )
 
 
 RULES = [dict(ridge=0.1), dict(learning_rate=0.2), dict(learning_rate=0.2, momentum=0.6, ridge=0.1)]
@@ -338,7 +401,9 @@ def test_distribution_is_that_of_drawn_functions(prior, rule):
     theta_test, nngp_train, nngp_cross, nngp_test = prior
     y, draws, m = targets(1)[0], 40_000, len(nngp_test)
     joint = np.block([[nngp_train, nngp_cross.T], [nngp_cross, nngp_test]])
-    f = np.linalg.cholesky(joint + 1e-12 * np.eye(N + m)) @ np.random.default_rng(5).normal(size=(N + m, draws))
+    f = np.linalg.cholesky(joint + 1e-12 * np.eye(N + m)) @ np.random.default_rng(5).normal(
+        size=(N + m, draws)
+    )
     dynamics = kernel_dynamics(THETA, np.repeat(y, draws, 1), loss="sum_half", **rule)
     alone = kernel_dynamics(THETA, y, loss="sum_half", **rule)
     for t in (3, np.inf):
@@ -380,7 +445,10 @@ def test_trained_networks_agree_at_a_training_point(prior):
 def test_a_hilbert_matrix_is_learned_as_far_as_rounding_goes():
     """Its condition is 1.6e16, beyond float64."""
     theta, y = hilbert(12), np.sin(np.arange(12.0))[:, None]
-    for rule, t in (({}, [0, 1.0, 1e6, 1e300, np.inf]), ({"learning_rate": 0.5}, [0, 1, 10**6, 10**18, np.inf])):
+    for rule, t in (
+        ({}, [0, 1.0, 1e6, 1e300, np.inf]),
+        ({"learning_rate": 0.5}, [0, 1, 10**6, 10**18, np.inf]),
+    ):
         dynamics = kernel_dynamics(theta, y, loss="sum_half", **rule)
         assert 1 <= dynamics.unlearned <= 3 and dynamics.condition == np.inf
         train, test = dynamics.train(t, 0 * y), dynamics.test(t, 0 * y, 0 * y[:3], theta[:3])
@@ -388,12 +456,18 @@ def test_a_hilbert_matrix_is_learned_as_far_as_rounding_goes():
         np.testing.assert_array_equal(dynamics.remaining(np.inf), np.arange(12) < dynamics.unlearned)
         assert np.abs(train[-1] - y).max() < 0.05
     ridged = kernel_dynamics(theta, y, loss="sum_half", ridge=1e-6)
-    assert ridged.unlearned == 0 and ridged.condition == pytest.approx((np.linalg.eigvalsh(theta)[-1] + 1e-6) / 1e-6, rel=1e-6)
+    assert ridged.unlearned == 0 and ridged.condition == pytest.approx(
+        (np.linalg.eigvalsh(theta)[-1] + 1e-6) / 1e-6, rel=1e-6
+    )
     close(ridged.train(np.inf, 0 * y), theta @ np.linalg.solve(theta + 1e-6 * np.eye(12), y))
 
 
 @pytest.mark.parametrize("conflict", [0.0, 1.0])
-@pytest.mark.parametrize("rule", [{}, dict(learning_rate=0.1), dict(learning_rate=0.1, momentum=0.5)], ids=["flow", "gd", "momentum"])
+@pytest.mark.parametrize(
+    "rule",
+    [{}, dict(learning_rate=0.1), dict(learning_rate=0.1, momentum=0.5)],
+    ids=["flow", "gd", "momentum"],
+)
 def test_duplicated_points(rule, conflict):
     """Equal targets: as without the copy, of twice the weight; conflicting ones: their mean is learned."""
     y, rows = targets(1)[0], [*range(N), 0]
@@ -431,24 +505,45 @@ def test_single_precision_is_computed_in_double(x64):
         dynamics = kernel_dynamics(theta, single[0], loss="mean_half")
         outs = dynamics.test([1.0, 1e9, np.inf], single[1], single[2], cross)
         flow = kernel_flow(theta, lambda f: ((f - y) ** 2).sum() / 2 / y.size, [1.0], single[1])
-        assert dynamics.unlearned == 1 and outs.dtype == flow.dtype == dynamics.train(1.0, single[1]).dtype == np.float64
+        assert (
+            dynamics.unlearned == 1
+            and outs.dtype == flow.dtype == dynamics.train(1.0, single[1]).dtype == np.float64
+        )
     assert np.isfinite(outs).all()
     decay = expm(-np.asarray(theta, np.float64) / y.size)
-    close(dynamics.train(1.0, single[1]), single[0] + decay @ (np.asarray(single[1], np.float64) - single[0]), 1e-6)
+    close(
+        dynamics.train(1.0, single[1]),
+        single[0] + decay @ (np.asarray(single[1], np.float64) - single[0]),
+        1e-6,
+    )
     close(flow[0], dynamics.train(1.0, f0), 1e-5)
 
 
-@pytest.mark.parametrize("theta, says", [
-    (np.eye(3) + np.eye(3, k=1) / 8, "theta is not symmetric: entries differ from their transposes by 0.12, the largest is 1"),
-    (np.diag([1.0, 2.0, -0.5]), "theta is not positive: its eigenvalues go from -0.5 to 2, .*add 0.5 to its diagonal"),
-    (-np.eye(3), "theta is not positive: its eigenvalues go from -1 to -1"),
-    (np.zeros((3, 3)), "theta is not positive: its eigenvalues go from 0 to 0"),
-    (np.diag([1.0, 1.0, -1e-5]).astype("float32"), "go from -1e-05 to 1, in float32"),
-], ids=["asymmetric", "indefinite", "negative", "zero", "float32"])  # fmt: skip
+@pytest.mark.parametrize(
+    "theta, says",
+    [
+        (
+            np.eye(3) + np.eye(3, k=1) / 8,
+            "theta is not symmetric: entries differ from their transposes by 0.12, the largest is 1",
+        ),
+        (
+            np.diag([1.0, 2.0, -0.5]),
+            "theta is not positive: its eigenvalues go from -0.5 to 2, .*add 0.5 to its diagonal",
+        ),
+        (-np.eye(3), "theta is not positive: its eigenvalues go from -1 to -1"),
+        (np.zeros((3, 3)), "theta is not positive: its eigenvalues go from 0 to 0"),
+        (np.diag([1.0, 1.0, -1e-5]).astype("float32"), "go from -1e-05 to 1, in float32"),
+    ],
+    ids=["asymmetric", "indefinite", "negative", "zero", "float32"],
+)
 def test_what_is_no_kernel_is_refused(theta, says):
     y = np.ones((3, 1))
-    asks = [lambda: kernel_dynamics(theta, y, loss="mean"), lambda: kernel_flow(theta, lambda f: (f**2).sum(), [1.0], y),
-            lambda: max_learning_rate(theta, "mean"), lambda: critical_learning_rate(theta, "mean")]  # fmt: skip
+    asks = [
+        lambda: kernel_dynamics(theta, y, loss="mean"),
+        lambda: kernel_flow(theta, lambda f: (f**2).sum(), [1.0], y),
+        lambda: max_learning_rate(theta, "mean"),
+        lambda: critical_learning_rate(theta, "mean"),
+    ]
     for ask in asks:
         with pytest.raises(ValueError, match=says):
             ask()
@@ -460,8 +555,11 @@ def test_what_is_no_kernel_is_refused(theta, says):
 @pytest.mark.parametrize("loss", LOSSES)
 def test_the_scale_is_that_of_the_gradient(loss):
     f, y = targets(3)[:2]
-    value = {"sum_half": lambda f: ((f - y) ** 2).sum() / 2, "mean_half": lambda f: ((f - y) ** 2).mean() / 2,
-             "mean": lambda f: ((f - y) ** 2).mean()}[loss]  # fmt: skip
+    value = {
+        "sum_half": lambda f: ((f - y) ** 2).sum() / 2,
+        "mean_half": lambda f: ((f - y) ** 2).mean() / 2,
+        "mean": lambda f: ((f - y) ** 2).mean(),
+    }[loss]
     close(jax.grad(value)(jnp.asarray(f)), loss_scale(loss, N, 3) * (f - y), 1e-12)
 
 

@@ -46,11 +46,15 @@ def test_all_methods_and_outputs_equal_the_definition(net, given, x1, x2):
 def test_structured_equals_the_definition_for_every_other_activation(name, x1):
     net = MLP(2, 5, 2, name, 1.3, 0.2)
     params = net.init(jax.random.key(1), 3)
-    np.testing.assert_allclose(empirical_ntk(net, params, x1), by_definition(net.apply, params, x1, x1), rtol=0, atol=1e-11)
+    np.testing.assert_allclose(
+        empirical_ntk(net, params, x1), by_definition(net.apply, params, x1, x1), rtol=0, atol=1e-11
+    )
 
 
 def convolution(params, x):
-    x = jax.lax.conv_general_dilated(x, params["conv"]["w"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    x = jax.lax.conv_general_dilated(
+        x, params["conv"]["w"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
     x = jnp.tanh(x + params["conv"]["b"]).mean((1, 2))
     return x @ params["head"]
 
@@ -65,7 +69,9 @@ def test_any_function_of_any_pytree_and_images(output):
     x1, x2 = jax.random.normal(keys[3], (3, 5, 5, 2)), jax.random.normal(keys[4], (2, 5, 5, 2))
     expected = reduced(np.asarray(by_definition(convolution, params, x1, x2)), output)
     for method in METHODS:
-        np.testing.assert_allclose(empirical_ntk(convolution, params, x1, x2, output, method), expected, rtol=1e-10)
+        np.testing.assert_allclose(
+            empirical_ntk(convolution, params, x1, x2, output, method), expected, rtol=1e-10
+        )
 
 
 def test_parameters_may_be_plain_numbers(x1):
@@ -105,16 +111,19 @@ def test_the_kernel_predicts_a_small_step(x1):
     assert error(1e-4) / error(5e-5) == pytest.approx(4, rel=0.01)
 
 
-@pytest.mark.parametrize("arguments, message", [
-    ({"output": "mean"}, "output is 'mean'; expected one of 'full', 'trace', 'diagonal'"),
-    ({"method": "fast"}, "method is 'fast'; expected one of 'auto'"),
-    ({"x1": np.ones(3)}, r"x1 has shape \(3,\)"),
-    ({"x1": np.ones((2, 3), int)}, "x1 has dtype int"),
-    ({"x1": np.ones((0, 3))}, r"x1 has shape \(0, 3\)"),
-    ({"x1": np.full((2, 3), np.nan)}, "x1 holds 6 values"),
-    ({"x2": np.full((2, 3), np.inf)}, "x2 holds 6 values"),
-    ({"x2": np.ones((2, 4))}, "x1 has 3 features and x2 has 4"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"output": "mean"}, "output is 'mean'; expected one of 'full', 'trace', 'diagonal'"),
+        ({"method": "fast"}, "method is 'fast'; expected one of 'auto'"),
+        ({"x1": np.ones(3)}, r"x1 has shape \(3,\)"),
+        ({"x1": np.ones((2, 3), int)}, "x1 has dtype int"),
+        ({"x1": np.ones((0, 3))}, r"x1 has shape \(0, 3\)"),
+        ({"x1": np.full((2, 3), np.nan)}, "x1 holds 6 values"),
+        ({"x2": np.full((2, 3), np.inf)}, "x2 holds 6 values"),
+        ({"x2": np.ones((2, 4))}, "x1 has 3 features and x2 has 4"),
+    ],
+)
 def test_bad_arguments_are_refused(arguments, message, x1):
     net = NETS[0]
     with pytest.raises(ValueError, match=message):
@@ -122,12 +131,14 @@ def test_bad_arguments_are_refused(arguments, message, x1):
 
 
 def test_a_function_that_does_not_batch_is_refused(x1):
-    with pytest.raises(ValueError, match=r"f maps inputs of shape \(4, 3\) to .*; expected an array of shape \(4, outputs\)"):
+    with pytest.raises(
+        ValueError, match=r"f maps inputs of shape \(4, 3\) to .*; expected an array of shape \(4, outputs\)"
+    ):
         empirical_ntk(lambda params, x: (x @ params).sum(0), jnp.ones((3, 2)), x1)
 
 
 def test_a_generic_function_is_given_finite_matching_inputs():
-    f = lambda params, x: x.reshape(len(x), -1) @ params  # noqa: E731
+    f = lambda params, x: x.reshape(len(x), -1) @ params
     with pytest.raises(ValueError, match="x1 holds 1 values"):
         empirical_ntk(f, jnp.ones((4, 2)), np.array([[[1.0, 2.0], [np.nan, 3.0]]]))
     with pytest.raises(ValueError, match="x1 has points of shape"):

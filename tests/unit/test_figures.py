@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import pytest
 from PIL import Image
 
-from ntk_helpers import figures
+from ntk_helpers.book import figures
 
 
 @pytest.fixture
@@ -43,21 +43,35 @@ def test_a_figure_stores_picture_caption_and_alt(shown):
 
 
 def test_a_slider_stores_every_frame_and_shows_the_first(shown):
-    figures.slider([line(s) for s in (1, 2, 3)], [10, 100, 1000], label="width", name="fig-s", caption="c", alts=["one", "two", "three"])
+    figures.slider(
+        [line(s) for s in (1, 2, 3)],
+        [10, 100, 1000],
+        label="width",
+        name="fig-s",
+        caption="c",
+        alts=["one", "two", "three"],
+    )
     markup = shown[0]["text/html"]
     assert [picture.format for _, picture in pictures(markup)] == ["WEBP"] * 3
-    assert markup.count(" hidden>") == 2 and 'max="2"' in markup and html.escape('["10", "100", "1000"]') in markup
+    assert (
+        markup.count(" hidden>") == 2
+        and 'max="2"' in markup
+        and html.escape('["10", "100", "1000"]') in markup
+    )
     assert all(f'alt="{alt}"' in markup for alt in ("one", "two", "three"))
     assert "<script" not in markup and "http" not in markup
     assert not plt.get_fignums()
 
 
-@pytest.mark.parametrize("wrong, message", [
-    ({"name": "Line 1"}, "name is 'Line 1'"),
-    ({"caption": " "}, "needs a caption"),
-    ({"alt": ""}, "alternative text"),
-    ({"alt": "c"}, "not the caption"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        ({"name": "Line 1"}, "name is 'Line 1'"),
+        ({"caption": " "}, "needs a caption"),
+        ({"alt": ""}, "alternative text"),
+        ({"alt": "c"}, "not the caption"),
+    ],
+)
 def test_a_figure_without_words_is_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
         figures.show(line(), **({"name": "fig-a", "caption": "c", "alt": "a"} | wrong))

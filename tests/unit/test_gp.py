@@ -27,7 +27,9 @@ def test_posterior_and_likelihood_equal_scikit_learns(points):
     ours = gp_posterior(kernel(x), kernel(x_test, x), kernel(x_test), y, NOISE)
     np.testing.assert_allclose(ours.mean, mean, atol=1e-10)
     np.testing.assert_allclose(ours.covariance, covariance[..., 0], atol=1e-10)
-    np.testing.assert_allclose(gp_log_likelihood(kernel(x), y, NOISE), theirs.log_marginal_likelihood_value_, rtol=1e-10)
+    np.testing.assert_allclose(
+        gp_log_likelihood(kernel(x), y, NOISE), theirs.log_marginal_likelihood_value_, rtol=1e-10
+    )
 
 
 def test_posterior_of_the_nngp_equals_that_of_neural_tangents(points):
@@ -74,27 +76,46 @@ def test_both_pass_through_jit_and_grad(points):
         np.testing.assert_allclose(jax.jit(jax.grad(loss, argument))(*at), slope, rtol=1e-6)
 
 
-@pytest.mark.parametrize("change, says", [
-    ({"k_train": np.eye(3)[:2]}, r"k_train is \(2, 3\)"),
-    ({"y": np.ones(3)}, r"y \(3,\); expected \(n, n\) and \(n, outputs\)"),
-    ({"y": np.ones((2, 1))}, r"y \(2, 1\)"),
-    ({"k_cross": np.ones((2, 4))}, r"k_cross is \(2, 4\) and k_test \(2, 2\); expected \(m, 3\) and \(m, m\)"),
-    ({"k_test": np.eye(3)}, r"k_test \(3, 3\)"),
-    ({"noise": -0.1}, r"noise is -0.1; expected a variance"),
-    ({"k_train": np.full((3, 3), np.nan)}, "k_train holds 9 values"),
-    ({"k_train": np.eye(3) + np.eye(3, k=1) / 8}, "k_train is not symmetric: entries differ from their transposes by 0.12, the largest is 1"),
-    ({"k_cross": np.full((2, 3), np.inf)}, "k_cross holds 6 values"),
-    ({"k_train": -np.eye(3)}, r"k_train \+ 0.0 · I is not positive definite; expected distinct points, or a larger noise"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change, says",
+    [
+        ({"k_train": np.eye(3)[:2]}, r"k_train is \(2, 3\)"),
+        ({"y": np.ones(3)}, r"y \(3,\); expected \(n, n\) and \(n, outputs\)"),
+        ({"y": np.ones((2, 1))}, r"y \(2, 1\)"),
+        (
+            {"k_cross": np.ones((2, 4))},
+            r"k_cross is \(2, 4\) and k_test \(2, 2\); expected \(m, 3\) and \(m, m\)",
+        ),
+        ({"k_test": np.eye(3)}, r"k_test \(3, 3\)"),
+        ({"noise": -0.1}, r"noise is -0.1; expected a variance"),
+        ({"k_train": np.full((3, 3), np.nan)}, "k_train holds 9 values"),
+        (
+            {"k_train": np.eye(3) + np.eye(3, k=1) / 8},
+            "k_train is not symmetric: entries differ from their transposes by 0.12, the largest is 1",
+        ),
+        ({"k_cross": np.full((2, 3), np.inf)}, "k_cross holds 6 values"),
+        (
+            {"k_train": -np.eye(3)},
+            r"k_train \+ 0.0 · I is not positive definite; expected distinct points, or a larger noise",
+        ),
+    ],
+)
 def test_bad_input_is_refused(change, says):
-    good = {"k_train": np.eye(3), "k_cross": np.ones((2, 3)) / 9, "k_test": jnp.eye(2), "y": np.ones((3, 1)), "noise": 0.0}
+    good = {
+        "k_train": np.eye(3),
+        "k_cross": np.ones((2, 3)) / 9,
+        "k_test": jnp.eye(2),
+        "y": np.ones((3, 1)),
+        "noise": 0.0,
+    }
     gp_posterior(**good)
     with pytest.raises(ValueError, match=says):
         gp_posterior(**good | change)
 
 
 def test_a_kernel_that_is_symmetric_but_for_rounding_passes(points):
-    """Refused from the root of the kernel's rounding on: float32 kernels, and their likelihood, whichever half is meant."""
+    """Refused from the root of the kernel's rounding on: float32 kernels, and their likelihood, whichever
+    half is meant."""
     x, _, y = points
     for dtype, passes, fails in ((np.float64, 1e-8, 1e-6), (np.float32, 1e-4, 1e-2)):
         kernel = np.asarray(RBF(1.3)(x), dtype)

@@ -5,27 +5,37 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ntk_helpers import MLP, activation_names, infinite, nngp, ntk
-from ntk_helpers.infinite import _kernels, _kernels_by_layers
+from ntk_helpers import MLP, nngp, ntk
+from ntk_helpers.infinite import fully_connected as infinite
+from ntk_helpers.infinite._recursion import Pairs, recursion
+from ntk_helpers.infinite.fully_connected import _kernels, _kernels_by_layers
+from ntk_helpers.networks import activation_names
 from ntk_helpers.neural_tangents_compat import stax
-from ntk_helpers.recursion import Pairs, recursion
 
 STAX = {
-    "relu": stax.Relu, "leaky_relu": lambda: stax.LeakyRelu(0.01), "erf": stax.Erf, "gelu": stax.Gelu, "sin": stax.Sin,
+    "relu": stax.Relu,
+    "leaky_relu": lambda: stax.LeakyRelu(0.01),
+    "erf": stax.Erf,
+    "gelu": stax.Gelu,
+    "sin": stax.Sin,
     "linear": stax.Identity,
-}  # fmt: skip
+}
 ORTHOGONAL = np.sqrt(2) * np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
 
 
 def assert_equals_stax(net, x1, x2):
-    dense = stax.Dense(net.width, net.sigma_w2**0.5, net.sigma_b2**0.5 or None, parameterization=net.parameterization)
+    dense = stax.Dense(
+        net.width, net.sigma_w2**0.5, net.sigma_b2**0.5 or None, parameterization=net.parameterization
+    )
     kernel = stax.serial(*[dense, STAX[net.activation]()] * (net.depth - 1), dense)[2]
     theirs = kernel(jnp.asarray(x1), jnp.asarray(x2), ("nngp", "ntk"))
     np.testing.assert_allclose(nngp(net, x1, x2), theirs.nngp, rtol=0, atol=1e-10)
     np.testing.assert_allclose(ntk(net, x1, x2), theirs.ntk, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("depth, orthogonal, antipodal", [(1, 0.0, -2.0), (2, 0.63661977, 0.0), (3, 1.37141727, 0.63661977)])
+@pytest.mark.parametrize(
+    "depth, orthogonal, antipodal", [(1, 0.0, -2.0), (2, 0.63661977, 0.0), (3, 1.37141727, 0.63661977)]
+)
 def test_known_answers_of_critical_relu(depth, orthogonal, antipodal):
     kernel = ntk(MLP(depth, 1), ORTHOGONAL)[0]
     np.testing.assert_allclose(kernel, [2 * depth, orthogonal, antipodal], rtol=0, atol=1e-8)
@@ -35,7 +45,9 @@ def test_known_answers_of_critical_relu(depth, orthogonal, antipodal):
 def test_kernel_of_jacots_figure_1():
     angles = np.array([0, np.pi / 2, np.pi])
     x = np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    np.testing.assert_allclose(ntk(MLP(4, 1, sigma_w2=1.0, sigma_b2=0.01), x)[0], [0.2825, 0.092702, 0.064354], atol=5e-7)
+    np.testing.assert_allclose(
+        ntk(MLP(4, 1, sigma_w2=1.0, sigma_b2=0.01), x)[0], [0.2825, 0.092702, 0.064354], atol=5e-7
+    )
 
 
 def test_very_deep_critical_relu_tends_to_a_quarter():
@@ -51,8 +63,11 @@ def test_equals_neural_tangents(name, depth, sigma_b2, x1, x2):
 
 @pytest.mark.parametrize("name", ["relu", "erf"])
 def test_equals_neural_tangents_in_standard_parameterization(name, x1, x2):
-    """With a bias variance: without one, stax has no biases to train, and the constant 1 of every layer is not there."""
-    assert_equals_stax(MLP(3, 37, activation=name, sigma_w2=1.7, sigma_b2=0.3, parameterization="standard"), x1, x2)
+    """With a bias variance: without one, stax has no biases to train, and the constant 1 of every layer is
+    not there."""
+    assert_equals_stax(
+        MLP(3, 37, activation=name, sigma_w2=1.7, sigma_b2=0.3, parameterization="standard"), x1, x2
+    )
 
 
 @pytest.mark.parametrize("name", activation_names())
@@ -105,9 +120,12 @@ VARIANCES = {
 
 
 def tangent_at_angles(net, dtype):
-    """Θ for |x|²/d = 1 against itself, then against 1, 0.99 and 0.3 at ANGLES; the same numbers in both precisions."""
+    """Θ for |x|²/d = 1 against itself, then against 1, 0.99 and 0.3 at ANGLES; the same numbers in both
+    precisions."""
     theta = np.concatenate([[0.0], ANGLES, ANGLES, ANGLES])
-    gap, anti = (np.float32(v).astype(dtype)[None] for v in (2 * np.sin(theta / 2) ** 2, 2 * np.cos(theta / 2) ** 2))
+    gap, anti = (
+        np.float32(v).astype(dtype)[None] for v in (2 * np.sin(theta / 2) ** 2, 2 * np.cos(theta / 2) ** 2)
+    )
     q2 = np.float32([1.0] * 7 + [0.99] * 6 + [0.3] * 6).astype(dtype)
     tangent = jax.jit(recursion)(net, np.ones(net.depth), Pairs(q2[:1], q2, gap, anti))[1][0]
     assert tangent.dtype == dtype
@@ -132,10 +150,16 @@ def on_the_sphere(n, d=5, norm=1.7, seed=6):
     return x * (norm / np.linalg.norm(x, axis=1, keepdims=True))
 
 
-@pytest.mark.parametrize("net", [
-    MLP(300, 7), MLP(40, 7, sigma_b2=0.1, parameterization="standard"), MLP(40, 7, activation="leaky_relu"),
-    MLP(3, 7, activation="erf", sigma_w2=2.8, sigma_b2=0.1),
-], ids=lambda net: f"{net.activation}-{net.depth}")  # fmt: skip
+@pytest.mark.parametrize(
+    "net",
+    [
+        MLP(300, 7),
+        MLP(40, 7, sigma_b2=0.1, parameterization="standard"),
+        MLP(40, 7, activation="leaky_relu"),
+        MLP(3, 7, activation="erf", sigma_w2=2.8, sigma_b2=0.1),
+    ],
+    ids=lambda net: f"{net.activation}-{net.depth}",
+)
 def test_profile_equals_the_recursion(net, monkeypatch):
     x = on_the_sphere(50)
     by_layers = _kernels(net, x, None)
@@ -155,17 +179,26 @@ def test_profile_of_homogeneous_activations_takes_any_norms(monkeypatch):
         np.testing.assert_allclose(kernel, by_layers, atol=1e-10 * by_layers.max())
 
 
-@pytest.mark.parametrize("why, net, x", [
-    ("norms differ", MLP(30, 1, sigma_b2=0.1), np.random.default_rng(8).normal(size=(40, 3))),
-    ("the peak at 0 is too narrow", MLP(200, 1, activation="erf", sigma_w2=2.8, sigma_b2=0.1), on_the_sphere(40)),
-    ("it overflows", MLP(3000, 1, sigma_w2=10.0), on_the_sphere(40)),
-    ("all inputs are 0", MLP(30, 1, sigma_b2=0.1), np.zeros((40, 3))),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "why, net, x",
+    [
+        ("norms differ", MLP(30, 1, sigma_b2=0.1), np.random.default_rng(8).normal(size=(40, 3))),
+        (
+            "the peak at 0 is too narrow",
+            MLP(200, 1, activation="erf", sigma_w2=2.8, sigma_b2=0.1),
+            on_the_sphere(40),
+        ),
+        ("it overflows", MLP(3000, 1, sigma_w2=10.0), on_the_sphere(40)),
+        ("all inputs are 0", MLP(30, 1, sigma_b2=0.1), np.zeros((40, 3))),
+    ],
+)
 def test_no_profile_where(why, net, x):
     assert infinite.fit_profile(net, np.ones(net.depth), x, None) is None
 
 
-@pytest.mark.parametrize("net", [MLP(1, 1), MLP(3, 1, sigma_b2=0.5), MLP(3, 1, activation="erf", sigma_b2=0.5)])
+@pytest.mark.parametrize(
+    "net", [MLP(1, 1), MLP(3, 1, sigma_b2=0.5), MLP(3, 1, activation="erf", sigma_b2=0.5)]
+)
 @pytest.mark.parametrize("kernel", [nngp, ntk])
 def test_gradient_at_a_zero_input(net, kernel, x1):
     def value(z):
@@ -231,17 +264,22 @@ def test_standard_parameterization_is_the_rescaled_sum_of_layers(x1):
     gram = x1 @ x1.T
     k = 1.3 * gram / 3 + 0.2
     q = np.diag(k)
-    expected = 50 * net.phi.dual(q[:, None], q, k) + 1 + 1.3 * net.phi.dual_derivative(q[:, None], q, k) * (gram + 1)
+    expected = (
+        50 * net.phi.dual(q[:, None], q, k) + 1 + 1.3 * net.phi.dual_derivative(q[:, None], q, k) * (gram + 1)
+    )
     np.testing.assert_allclose(ntk(net, x1), expected, rtol=1e-12)
 
 
 def test_standard_parameterization_with_widths_by_layer(x1):
-    """Each layer's Gram of weights grows with the width of the layer below, so the kernel is linear in each width."""
+    """Each layer's Gram of weights grows with the width of the layer below, so the kernel is linear in each
+    width."""
 
     def kernel(*width, kind="standard"):
         return np.asarray(ntk(MLP(3, width, activation="erf", sigma_w2=1.3, parameterization=kind), x1))
 
-    np.testing.assert_allclose(kernel(40, 40), ntk(MLP(3, 40, activation="erf", sigma_w2=1.3, parameterization="standard"), x1))
+    np.testing.assert_allclose(
+        kernel(40, 40), ntk(MLP(3, 40, activation="erf", sigma_w2=1.3, parameterization="standard"), x1)
+    )
     np.testing.assert_allclose(kernel(10, 40) + kernel(40, 10), kernel(10, 10) + kernel(40, 40), rtol=1e-12)
     k = 1.3 * x1 @ x1.T / 3
     net = MLP(3, 1, activation="erf")
@@ -268,14 +306,17 @@ def test_variances_of_a_wider_type_than_the_inputs(x1):
     np.testing.assert_array_equal(kernel, ntk(MLP(3, 5, activation="erf", sigma_w2=1.7, sigma_b2=0.2), x))
 
 
-@pytest.mark.parametrize("x1, x2, message", [
-    (np.zeros(3), None, r"x1 has shape \(3,\)"),
-    (np.zeros((0, 3)), None, r"x1 has shape \(0, 3\)"),
-    (np.ones((2, 3), int), None, "x1 has dtype int"),
-    (np.full((2, 3), np.nan), None, "x1 holds 6 values that are NaN"),
-    (np.ones((2, 3)), np.full((2, 3), np.inf), "x2 holds 6 values"),
-    (np.ones((2, 3)), np.ones((2, 4)), "x1 has 3 features and x2 has 4"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "x1, x2, message",
+    [
+        (np.zeros(3), None, r"x1 has shape \(3,\)"),
+        (np.zeros((0, 3)), None, r"x1 has shape \(0, 3\)"),
+        (np.ones((2, 3), int), None, "x1 has dtype int"),
+        (np.full((2, 3), np.nan), None, "x1 holds 6 values that are NaN"),
+        (np.ones((2, 3)), np.full((2, 3), np.inf), "x2 holds 6 values"),
+        (np.ones((2, 3)), np.ones((2, 4)), "x1 has 3 features and x2 has 4"),
+    ],
+)
 @pytest.mark.parametrize("kernel", [nngp, ntk])
 def test_bad_inputs_are_refused(kernel, x1, x2, message):
     with pytest.raises(ValueError, match=message):

@@ -1,4 +1,5 @@
-"""Taylor models of networks in their parameters: orders, kernels, transformations, neural-tangents, parameters of any kind."""
+"""Taylor models of networks in their parameters: orders, kernels, transformations, neural-tangents,
+parameters of any kind."""
 
 import equinox as eqx
 import flax.linen as nn
@@ -28,15 +29,27 @@ def equinox():
 
 
 def flax_nnx():
-    graph, params = nnx.split(nnx.Sequential(nnx.Linear(3, 5, rngs=nnx.Rngs(0)), nnx.silu, nnx.Linear(5, 2, rngs=nnx.Rngs(1))))
+    graph, params = nnx.split(
+        nnx.Sequential(nnx.Linear(3, 5, rngs=nnx.Rngs(0)), nnx.silu, nnx.Linear(5, 2, rngs=nnx.Rngs(1)))
+    )
     return lambda p, x: nnx.merge(graph, p)(x), params
 
 
 def plain():
-    return lambda p, x: p["scale"] * jnp.sin(x @ p["w"]) + p["b"], {"w": jnp.ones((3, 2)) / 3, "b": jnp.ones(2), "scale": 2.0}
+    return lambda p, x: p["scale"] * jnp.sin(x @ p["w"]) + p["b"], {
+        "w": jnp.ones((3, 2)) / 3,
+        "b": jnp.ones(2),
+        "scale": 2.0,
+    }
 
 
-MODELS = {"MLP": lambda: (NET, NET.init(random.key(0), 3)), "linen": linen, "equinox": equinox, "nnx": flax_nnx, "plain": plain}
+MODELS = {
+    "MLP": lambda: (NET, NET.init(random.key(0), 3)),
+    "linen": linen,
+    "equinox": equinox,
+    "nnx": flax_nnx,
+    "plain": plain,
+}
 
 
 def moved(params, h=1.0, seed=1):
@@ -61,7 +74,9 @@ def test_the_error_of_order_r_falls_with_power_r_plus_one(name, order):
     f, params = MODELS[name]()
     params = double(params)
     model = jax.jit(taylor(f, params, order))
-    errors = [np.linalg.norm(model(p, X) - apply_of(f)(p, X)) for p in (moved(params, h) for h in (0.02, 0.01))]
+    errors = [
+        np.linalg.norm(model(p, X) - apply_of(f)(p, X)) for p in (moved(params, h) for h in (0.02, 0.01))
+    ]
     assert abs(np.log2(errors[0] / errors[1]) - (order + 1)) < 0.1
 
 
@@ -73,7 +88,7 @@ def test_numbers_may_be_parameters():
 
 @pytest.mark.parametrize("order", [1, 2])
 def test_exact_for_a_model_that_is_linear_in_its_parameters(order):
-    f = lambda p, x: jnp.sin(x) @ p["w"] + p["b"]  # noqa: E731
+    f = lambda p, x: jnp.sin(x) @ p["w"] + p["b"]
     params = {"w": np.ones((3, 2)), "b": np.zeros(2)}
     p = moved(params, 10.0)
     np.testing.assert_allclose(taylor(f, params, order)(p, X), f(p, X), rtol=0, atol=1e-12)
@@ -104,7 +119,9 @@ def test_the_tangent_kernel_is_that_of_the_expansion_point(name):
     at_start, model = kernel(f, params), linearize(f, params)
     np.testing.assert_allclose(kernel(model, moved(params)), at_start, rtol=0, atol=1e-10)
     if name == "MLP":
-        np.testing.assert_allclose(jax.jit(lambda p: empirical_ntk(model, p, X))(moved(params)), at_start, rtol=0, atol=1e-10)
+        np.testing.assert_allclose(
+            jax.jit(lambda p: empirical_ntk(model, p, X))(moved(params)), at_start, rtol=0, atol=1e-10
+        )
     assert np.abs(kernel(f, moved(params)) - at_start).max() > 1e-2
 
 
@@ -126,7 +143,7 @@ def test_passes_through_jit_vmap_and_grad(order):
     starts = [NET.init(random.key(k), 3) for k in range(3)]
     ends = [moved(p, seed=k) for k, p in enumerate(starts)]
     loss = jax.jit(lambda p0, p: (taylor(NET, p0, order)(p, X) ** 2).sum())
-    stack = lambda trees: jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)  # noqa: E731
+    stack = lambda trees: jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
     values, slopes = jax.jit(jax.vmap(jax.value_and_grad(loss, 1)))(stack(starts), stack(ends))
     for k, (p0, p) in enumerate(zip(starts, ends)):
         np.testing.assert_allclose(values[k], loss(p0, p), rtol=1e-12)
@@ -144,7 +161,9 @@ def test_single_precision_stays_single(order):
     model = jax.jit(taylor(NET, params, order))
     found, pull = jax.eval_shape(model, p, x), jax.grad(lambda p: model(p, x).sum())
     assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves((found, jax.eval_shape(pull, p))))
-    np.testing.assert_allclose(model(p, x), jax.jit(taylor(NET, double(params), order))(double(p), X), rtol=0, atol=1e-4)
+    np.testing.assert_allclose(
+        model(p, x), jax.jit(taylor(NET, double(params), order))(double(p), X), rtol=0, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -154,5 +173,7 @@ def test_other_parameters_than_the_expansions_are_refused(name):
     assert jax.eval_shape(model, params, X).shape == (4, 2)
     wrong = [jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], params), jax.tree.leaves(params)[:1], None]
     for p in wrong:
-        with pytest.raises(ValueError, match="(?s)params hold .*; expected .*, as the parameters of the expansion"):
+        with pytest.raises(
+            ValueError, match="(?s)params hold .*; expected .*, as the parameters of the expansion"
+        ):
             jax.eval_shape(model, p, X)

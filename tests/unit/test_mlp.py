@@ -21,7 +21,9 @@ def test_shapes(depth, shapes, x1):
 def test_depth_counts_weight_layers_and_depth_1_is_linear(x1):
     net = MLP(1, 99, 2, sigma_w2=3.0, sigma_b2=0.5)
     (layer,) = net.init(jax.random.key(0), 3)
-    np.testing.assert_allclose(net.apply([layer], x1), x1 @ layer["w"] + 0.5**0.5 * layer["b"], rtol=1e-12)  # σ_w²/d = 1
+    np.testing.assert_allclose(
+        net.apply([layer], x1), x1 @ layer["w"] + 0.5**0.5 * layer["b"], rtol=1e-12
+    )  # σ_w²/d = 1
 
 
 def test_the_forward_pass_by_hand(x1):
@@ -48,7 +50,12 @@ def test_variances_of_initialization(kind, w_var, b_var):
 
 def test_layers_are_independent_draws():
     first, second, third = MLP(3, 40, 40).init(jax.random.key(4), 40)
-    for a, b in ((first["w"], second["w"]), (second["w"], third["w"]), (first["b"], second["b"]), (first["w"][0], first["b"])):
+    for a, b in (
+        (first["w"], second["w"]),
+        (second["w"], third["w"]),
+        (first["b"], second["b"]),
+        (first["w"][0], first["b"]),
+    ):
         assert abs(np.corrcoef(np.ravel(a), np.ravel(b))[0, 1]) < 4 / np.size(b) ** 0.5
 
 
@@ -66,7 +73,10 @@ def test_the_tree_of_a_network_may_hold_what_its_constructor_refuses():
     assert (negative.sigma_w2, negative.sigma_b2, negative.width) == (-1.5, -0.5, (4, 5))
     assert jax.tree.map(lambda v: -v, negative) == net
     assert jax.tree.structure(net) != jax.tree.structure(MLP(3, (5, 4)))
-    assert [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(net)] == [".sigma_w2", ".sigma_b2"]
+    assert [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(net)] == [
+        ".sigma_w2",
+        ".sigma_b2",
+    ]
 
 
 def test_any_integers_are_sizes(x1):
@@ -95,29 +105,35 @@ def test_equal_widths_draw_what_one_width_draws():
 
 def test_the_stream_of_random_numbers_is_kept():
     """Stored outputs of the chapters hang on it."""
-    hidden, head = (jax.random.normal(k, shape) for k, shape in zip(jax.random.split(jax.random.key(0)), ((10, 5), (6, 2))))
+    hidden, head = (
+        jax.random.normal(k, shape)
+        for k, shape in zip(jax.random.split(jax.random.key(0)), ((10, 5), (6, 2)))
+    )
     for params, block in zip(MLP(3, 5, 2).init(jax.random.key(0), 3), (hidden[:4], hidden[4:], head)):
         np.testing.assert_array_equal(params["w"], block[:-1])
         np.testing.assert_array_equal(params["b"], block[-1])
 
 
-@pytest.mark.parametrize("wrong, message", [
-    ({"depth": 0}, "depth is 0"),
-    ({"depth": 2.0}, "depth is 2.0"),
-    ({"width": -3}, "width is -3"),
-    ({"d_out": 0}, "d_out is 0"),
-    ({"activation": "swish"}, "activation is 'swish'; expected one of 'relu'"),
-    ({"parameterization": "mup"}, "parameterization is 'mup'; expected one of 'ntk', 'standard'"),
-    ({"sigma_w2": -1.0}, "sigma_w2 is -1.0"),
-    ({"sigma_b2": float("nan")}, "sigma_b2 is nan"),
-    ({"sigma_w2": float("inf")}, "sigma_w2 is inf"),
-    ({"sigma_w2": "2"}, "sigma_w2 is '2'"),
-    ({"sigma_b2": None}, "sigma_b2 is None"),
-    ({"sigma_b2": jnp.asarray(-0.1)}, "sigma_b2 is Array"),
-    ({"depth": True}, "depth is True"),
-    ({"width": (3, 3)}, r"width is \(3, 3\); expected one number, or 1 for depth 2"),
-    ({"width": (0,)}, "width is 0"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        ({"depth": 0}, "depth is 0"),
+        ({"depth": 2.0}, "depth is 2.0"),
+        ({"width": -3}, "width is -3"),
+        ({"d_out": 0}, "d_out is 0"),
+        ({"activation": "swish"}, "activation is 'swish'; expected one of 'relu'"),
+        ({"parameterization": "mup"}, "parameterization is 'mup'; expected one of 'ntk', 'standard'"),
+        ({"sigma_w2": -1.0}, "sigma_w2 is -1.0"),
+        ({"sigma_b2": float("nan")}, "sigma_b2 is nan"),
+        ({"sigma_w2": float("inf")}, "sigma_w2 is inf"),
+        ({"sigma_w2": "2"}, "sigma_w2 is '2'"),
+        ({"sigma_b2": None}, "sigma_b2 is None"),
+        ({"sigma_b2": jnp.asarray(-0.1)}, "sigma_b2 is Array"),
+        ({"depth": True}, "depth is True"),
+        ({"width": (3, 3)}, r"width is \(3, 3\); expected one number, or 1 for depth 2"),
+        ({"width": (0,)}, "width is 0"),
+    ],
+)
 def test_impossible_networks_are_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
         MLP(**({"depth": 2, "width": 3} | wrong))
@@ -129,7 +145,10 @@ def test_wrong_inputs_and_parameters_are_refused(x1):
         net.init(jax.random.key(0), 0)
     params = net.init(jax.random.key(0), 5)
     for wrong in (params, MLP(2, 4).init(jax.random.key(0), 3), MLP(3, 3).init(jax.random.key(0), 3), []):
-        with pytest.raises(ValueError, match=r"params hold .*; expected shapes \[\{'w': \(3, 3\), 'b': \(3,\)\}, .*, as init\(key, 3\)"):
+        with pytest.raises(
+            ValueError,
+            match=r"params hold .*; expected shapes \[\{'w': \(3, 3\), 'b': \(3,\)\}, .*, as init\(key, 3\)",
+        ):
             net.apply(wrong, x1)
     with pytest.raises(ValueError, match=r"x1 has shape \(3,\)"):
         net.apply(params, x1[0])

@@ -48,7 +48,9 @@ def assert_close(measured, expected, rtol=1e-12):
 
 @pytest.fixture(scope="module")
 def fresh_process():
-    return subprocess.run([sys.executable, "-W", "error", "-c", IN_A_FRESH_PROCESS], capture_output=True, text=True, timeout=120)
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", IN_A_FRESH_PROCESS], capture_output=True, text=True, timeout=120
+    )
 
 
 def test_import_is_silent_and_needs_no_tensorflow(fresh_process):
@@ -108,7 +110,9 @@ def test_attention_and_layer_norm():
 
 
 def test_gradient_descent_mse_is_the_closed_form():
-    k, k_test, y, f0, f0_test = (inputs(*shape, seed=i) for i, shape in enumerate([(6, 8), (2, 8), (6, 1), (6, 1), (2, 1)]))
+    k, k_test, y, f0, f0_test = (
+        inputs(*shape, seed=i) for i, shape in enumerate([(6, 8), (2, 8), (6, 1), (6, 1), (2, 1)])
+    )
     k, k_test, t = k @ k.T, k_test @ k.T, 3.0
     train, test = nt.predict.gradient_descent_mse(k, y)(t, f0, f0_test, k_test)
     decay = scipy.linalg.expm(-np.asarray(k) * t / y.size)
@@ -270,12 +274,16 @@ def test_newer_jax_gives_one_warning(monkeypatch):
 def test_newer_jax_that_cannot_work_gives_one_error(monkeypatch):
     monkeypatch.setattr(jax, "__version__", "99.1.0")
     monkeypatch.setattr(_mend.empirical, "_eqn_vjp_fn", None)
-    monkeypatch.setattr(_mend, "_MENDS", [(_mend.empirical, "gone_in_this_version", None, "a name that is not there")])
+    monkeypatch.setattr(
+        _mend, "_MENDS", [(_mend.empirical, "gone_in_this_version", None, "a name that is not there")]
+    )
     with pytest.raises(ImportError, match=r"cannot be made to work on JAX 99\.1\.0 .*gone_in_this_version"):
         _load.load()
 
 
 def test_probe_notices_a_wrong_kernel(monkeypatch):
-    monkeypatch.setattr(_mend.empirical, "_eqn_vjp_fn", lambda eqn, cotangent, *invals: [2 * cotangent] * len(invals))
+    monkeypatch.setattr(
+        _mend.empirical, "_eqn_vjp_fn", lambda eqn, cotangent, *invals: [2 * cotangent] * len(invals)
+    )
     with pytest.raises((AssertionError, TypeError, ValueError)):
         _mend.probe(nt)

@@ -1,10 +1,13 @@
-"""Bars of long jitted loops: a step for each of the loop's, the same numbers with and without, off where they must be."""
+"""Bars of long jitted loops: a step for each of the loop's, the same numbers with and without, off where they
+must be."""
 
 import jax
 import numpy as np
 import pytest
 
-from ntk_helpers import MLP, _progress, empirical_ntk, empirical_ntk_cost, sample_ntk, sampling
+from ntk_helpers import MLP, empirical_ntk, empirical_ntk_cost, sample_ntk
+from ntk_helpers._lib import progress as _progress
+from ntk_helpers.finite import sampling
 
 NET = MLP(3, 40, sigma_b2=0.1)
 X = np.random.default_rng(0).normal(size=(8, 3))

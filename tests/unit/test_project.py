@@ -1,4 +1,5 @@
-"""The doors agree: pyproject.toml, the lock, environment.yml, Makefile, workflows, licences, and where the project is hosted."""
+"""The doors agree: pyproject.toml, the lock, environment.yml, Makefile, workflows, licences, and where the
+project is hosted."""
 
 import os
 import re
@@ -54,7 +55,9 @@ def pins(python: str, platform: str) -> dict[str, Version]:
 @pytest.mark.parametrize("python", PYTHONS)
 def test_lock_pins_every_declared_requirement_within_its_range(python, platform):
     pinned = pins(python, platform)
-    wrong = [str(r) for name, r in declared().items() if name not in pinned or pinned[name] not in r.specifier]
+    wrong = [
+        str(r) for name, r in declared().items() if name not in pinned or pinned[name] not in r.specifier
+    ]
     assert not wrong
 
 
@@ -94,7 +97,10 @@ def test_conda_environment_is_pyproject_without_neural_tangents():
 def test_conda_environment_says_how_to_add_neural_tangents():
     (pinned,) = PROJECT["dependency-groups"]["neural-tangents"]
     header = (ROOT / "environment.yml").read_text().partition("\nname:")[0]
-    assert f"conda run -n {CONDA['name']} python -m pip install --no-deps --no-build-isolation -e . {pinned}" in header
+    assert (
+        f"conda run -n {CONDA['name']} python -m pip install --no-deps --no-build-isolation -e . {pinned}"
+        in header
+    )
 
 
 # --- citation and licences
@@ -105,7 +111,11 @@ def test_citation_is_valid_and_agrees_with_pyproject():
     check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.citation-file-format"]
     assert subprocess.run([*check, path]).returncode == 0
     citation, project = yaml.safe_load(path.read_text()), PROJECT["project"]
-    assert (citation["version"], citation["repository-code"], citation["url"]) == (project["version"], REPOSITORY, HOMEPAGE)
+    assert (citation["version"], citation["repository-code"], citation["url"]) == (
+        project["version"],
+        REPOSITORY,
+        HOMEPAGE,
+    )
     assert citation["license"] == [project["license"], "CC-BY-4.0"]
     assert citation["authors"] == project["authors"]
 
@@ -121,7 +131,9 @@ def test_licence_texts_are_there():
 
 def texts(root: Path = ROOT, inline_images: bool = False) -> dict[str, str]:
     """The text files under `root` that .gitignore does not name, without the data of inline images."""
-    ignored = [line.rstrip("/") for line in (root / ".gitignore").read_text().splitlines() if line and line[0] != "#"]
+    ignored = [
+        line.rstrip("/") for line in (root / ".gitignore").read_text().splitlines() if line and line[0] != "#"
+    ]
     found = {}
     for folder, folders, files in os.walk(root):
         here = Path(folder).relative_to(root)
@@ -138,24 +150,39 @@ def texts(root: Path = ROOT, inline_images: bool = False) -> dict[str, str]:
 
 
 def strangers(text: str, repository: str = REPOSITORY, homepage: str = HOMEPAGE) -> set[str]:
-    """Addresses of repositories and pages that neither follow from the setting nor belong to a project we name."""
+    """Addresses of repositories and pages that neither follow from the setting nor belong to a project we
+    name."""
     hosted = re.compile(
         r"(?:github\.com|githubusercontent\.com|google\.com/github)/([\w.-]+/[\w.-]+)|([\w-]+\.github\.io(?:/[\w-]+)?)"
     )
     ours = {repository.partition("github.com/")[2], homepage.partition("://")[2].rstrip("/")}
     theirs = {"google/neural-tangents", "jax-ml/jax"}
-    return {(repo or page).removesuffix(".git").rstrip(".") for repo, page in hosted.findall(text)} - ours - theirs
+    return (
+        {(repo or page).removesuffix(".git").rstrip(".") for repo, page in hosted.findall(text)}
+        - ours
+        - theirs
+    )
 
 
 FORBIDDEN = re.compile(
-    "|".join([r"py" r"pi\.org", r"python" r"hosted", r"npm" r"js\.", r"anaconda" r"\.(?:org|com)", r"debian" r"\.org"])
+    "|".join(
+        [
+            r"py" r"pi\.org",
+            r"python" r"hosted",
+            r"npm" r"js\.",
+            r"anaconda" r"\.(?:org|com)",
+            r"debian" r"\.org",
+        ]
+    )
     + r"|(?<![\w.}])/(?:work|tmp|root|home|Users|opt)/"
 )
 
 
 def moved_away(root: Path, *setting: str) -> dict[str, set[str]]:
     """The files, but for the tests with their planted addresses, that hold an address of somebody else."""
-    found = {path: strangers(text, *setting) for path, text in texts(root).items() if not path.startswith("tests")}
+    found = {
+        path: strangers(text, *setting) for path, text in texts(root).items() if not path.startswith("tests")
+    }
     return {path: addresses for path, addresses in found.items() if addresses}
 
 
@@ -168,7 +195,8 @@ def test_every_address_follows_from_the_hosting_setting():
     [
         f"git clone {REPOSITORY}.git",
         f"{HOMEPAGE}00_start_here.html",
-        REPOSITORY.replace("github.com", "colab.research.google.com/github") + "/blob/main/notebooks/00_start_here.ipynb",
+        REPOSITORY.replace("github.com", "colab.research.google.com/github")
+        + "/blob/main/notebooks/00_start_here.ipynb",
         REPOSITORY.replace("github.com", "raw.githubusercontent.com") + "/main/README.md",
     ],
 )
@@ -195,6 +223,8 @@ def test_no_file_names_a_registry_host_or_a_path_of_one_machine():
     assert {path: hits for path, hits in found.items() if hits} == {}
 
 
-@pytest.mark.parametrize("planted", ["https://files.python" "hosted.org/x.whl", "see /" "tmp/figure.png", '"/' 'home/me"'])
+@pytest.mark.parametrize(
+    "planted", ["https://files.pythonhosted.org/x.whl", "see /tmp/figure.png", '"/home/me"']
+)
 def test_a_registry_host_or_a_path_of_one_machine_is_found(planted):
-    assert FORBIDDEN.search(planted) and not FORBIDDEN.search("notebooks/t" "mp/x.png https://example.org/ho" "me/")
+    assert FORBIDDEN.search(planted) and not FORBIDDEN.search("notebooks/tmp/x.png https://example.org/home/")

@@ -1,7 +1,9 @@
-"""What holds for every network and every input: symmetry, positivity, equivariance, scaling, agreement, on drawn examples.
+"""What holds for every network and every input: symmetry, positivity, equivariance, scaling, agreement, on
+drawn examples.
 
-Points are equal, opposite, close, zero, tiny and large. A network's statics are few and its variances drawn, so that
-little is compiled. Errors are measured on the correlation of two entries, relative to the root of their diagonals.
+Points are equal, opposite, close, zero, tiny and large. A network's statics are few and its variances drawn,
+so that little is compiled. Errors are measured on the correlation of two entries, relative to the root of
+their diagonals.
 """
 
 from dataclasses import replace
@@ -14,18 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ntk_helpers import (
-    MLP,
-    activation_names,
-    empirical_ntk,
-    get_activation,
-    gp_log_likelihood,
-    gp_posterior,
-    nngp,
-    ntk,
-    sample_ntk,
-    tiled,
-)
+from ntk_helpers import MLP, empirical_ntk, gp_log_likelihood, gp_posterior, nngp, ntk, sample_ntk, tiled
+from ntk_helpers.networks import activation_names, get_activation
 
 N, D = 6, 3
 EPS = np.finfo(float).eps
@@ -48,7 +40,9 @@ FINITE = [
     MLP(3, (4, 3), 2, "tanh", parameterization="standard"),
     MLP(4, 8, 2, "gelu"),
 ]
-HOMOGENEOUS = [MLP(depth, 4, activation=name) for depth, name in ((3, "leaky_relu"), (6, "relu"), (4, "linear"))]
+HOMOGENEOUS = [
+    MLP(depth, 4, activation=name) for depth, name in ((3, "leaky_relu"), (6, "relu"), (4, "linear"))
+]
 ODD = ("linear", "erf", "sin", "tanh")
 
 variances = st.tuples(st.floats(0.25, 3.0), st.just(0.0) | st.floats(0.01, 2.0))
@@ -58,11 +52,14 @@ seeds = st.integers(0, 2**31)
 
 @st.composite
 def points(draw, n=N):
-    """Random directions of norms 1e-6 to 30; some rows are 0, or equal, opposite, parallel or close to an earlier one."""
+    """Random directions of norms 1e-6 to 30; some rows are 0, or equal, opposite, parallel or close to an
+    earlier one."""
     x = np.random.default_rng(draw(seeds)).normal(size=(n, D))
     for i in range(n):
         kind, j = draw(st.sampled_from("nnneopcz")), draw(st.integers(0, max(i - 1, 0)))
-        image = {"n": x[i], "e": x[j], "o": -x[j], "p": 3 * x[j], "c": x[j] + 1e-9 * x[i], "z": 0 * x[i]}[kind]
+        image = {"n": x[i], "e": x[j], "o": -x[j], "p": 3 * x[j], "c": x[j] + 1e-9 * x[i], "z": 0 * x[i]}[
+            kind
+        ]
         x[i] = image * (10 ** draw(st.floats(-6, 1)) if kind == "n" else 1)
     return x
 
@@ -78,7 +75,9 @@ def correlation(kernel, rows, columns):
 
 
 def assert_close(a, b, rows, columns, tolerance):
-    np.testing.assert_allclose(correlation(a, rows, columns), correlation(b, rows, columns), rtol=0, atol=tolerance)
+    np.testing.assert_allclose(
+        correlation(a, rows, columns), correlation(b, rows, columns), rtol=0, atol=tolerance
+    )
 
 
 def assert_positive(kernel, size, tolerance):
@@ -92,7 +91,9 @@ def assert_positive(kernel, size, tolerance):
 
 
 def per_net(nets):
-    return pytest.mark.parametrize("net", nets, ids=lambda net: f"{net.activation}-{net.depth}-{net.parameterization}")
+    return pytest.mark.parametrize(
+        "net", nets, ids=lambda net: f"{net.activation}-{net.depth}-{net.parameterization}"
+    )
 
 
 @per_net(NETS)
@@ -115,7 +116,9 @@ def test_kernels_follow_their_inputs(net, drawn, x, order, cut):
         whole = np.asarray(kernel(net, x))
         size, sizes_y = np.diag(whole), np.diag(kernel(net, y))
         across = np.asarray(kernel(net, x, y))
-        assert_close(kernel(net, x[order]), whole[np.ix_(order, order)], size[order], size[order], net.depth * ANGLE)
+        assert_close(
+            kernel(net, x[order]), whole[np.ix_(order, order)], size[order], size[order], net.depth * ANGLE
+        )
         assert_close(kernel(net, x, x.copy()), whole, size, size, net.depth * ANGLE)
         assert_close(kernel(net, y, x).T, across, size, sizes_y, net.depth * ANGLE)
         assert np.abs(correlation(across, size, sizes_y)).max() <= 1 + net.depth * ANGLE  # Cauchy–Schwarz
@@ -139,7 +142,12 @@ def test_homogeneous_kernels_scale_with_inputs_and_variance(net, sigma_w2, x, y,
     for kernel in (nngp, ntk):
         expected = np.asarray(kernel(net, x, y))
         assert_close(kernel(net, a * x, b * y) / (a * b), expected, *sizes, net.depth * ANGLE)
-        assert_close(kernel(replace(net, sigma_w2=a * sigma_w2), x, y) / a**net.depth, expected, *sizes, net.depth * ANGLE)
+        assert_close(
+            kernel(replace(net, sigma_w2=a * sigma_w2), x, y) / a**net.depth,
+            expected,
+            *sizes,
+            net.depth * ANGLE,
+        )
 
 
 @per_net(HOMOGENEOUS[:1])
@@ -177,7 +185,9 @@ def test_parameterizations_differ_by_a_factor_where_all_layers_are_as_wide_as_th
     scaled, standard = (MLP(4, D, 1, "erf", sigma_w2, sigma_w2 / D, kind) for kind in ("ntk", "standard"))
     kernel = np.asarray(ntk(scaled, x))
     assert_close(sigma_w2 / D * ntk(standard, x), kernel, np.diag(kernel), np.diag(kernel), 4 * ANGLE)
-    found, other = (empirical_ntk(*drawn_network(net, (sigma_w2, sigma_w2 / D), seed), x) for net in (scaled, standard))
+    found, other = (
+        empirical_ntk(*drawn_network(net, (sigma_w2, sigma_w2 / D), seed), x) for net in (scaled, standard)
+    )
     found, other = found[..., 0, 0], other[..., 0, 0]
     assert_close(sigma_w2 / D * other, found, np.diag(found), np.diag(found), 4 * ANGLE)
 
@@ -202,11 +212,15 @@ def test_empirical_kernels_are_symmetric_positive_and_follow_their_inputs(net, d
     net, params = drawn_network(net, drawn, seed)
     full = np.asarray(empirical_ntk(net, params, x))
     flat = matrix(full)
-    size = np.full(len(flat), np.diag(flat).max())  # a backward pass that cancels keeps the digits of its largest terms
+    size = np.full(
+        len(flat), np.diag(flat).max()
+    )  # a backward pass that cancels keeps the digits of its largest terms
     assert_positive(flat, size, net.depth * ANGLE)
     y = x[order]
     both = np.repeat(np.asarray(order), net.d_out) * net.d_out + np.tile(np.arange(net.d_out), N)
-    assert_close(matrix(empirical_ntk(net, params, y)), flat[np.ix_(both, both)], size, size, net.depth * ANGLE)
+    assert_close(
+        matrix(empirical_ntk(net, params, y)), flat[np.ix_(both, both)], size, size, net.depth * ANGLE
+    )
     across = matrix(empirical_ntk(net, params, x, y))
     assert_close(across, flat[:, both], size, size, net.depth * ANGLE)
     assert_close(matrix(empirical_ntk(net, params, y, x)).T, across, size, size, net.depth * ANGLE)
@@ -221,8 +235,12 @@ def test_methods_and_outputs_of_the_empirical_kernel_agree(net, drawn, x, seed):
     for method in ("jacobian", "ntk_vp"):
         np.testing.assert_allclose(empirical_ntk(net, params, x, method=method), full, rtol=0, atol=tolerance)
     diagonal = np.einsum("ijaa->ija", full)
-    np.testing.assert_allclose(empirical_ntk(net, params, x, output="diagonal"), diagonal, rtol=0, atol=tolerance)
-    np.testing.assert_allclose(empirical_ntk(net, params, x, output="trace"), diagonal.mean(-1), rtol=0, atol=tolerance)
+    np.testing.assert_allclose(
+        empirical_ntk(net, params, x, output="diagonal"), diagonal, rtol=0, atol=tolerance
+    )
+    np.testing.assert_allclose(
+        empirical_ntk(net, params, x, output="trace"), diagonal.mean(-1), rtol=0, atol=tolerance
+    )
 
 
 @settings(max_examples=3)
@@ -247,14 +265,23 @@ def test_sampled_kernels_are_symmetric_and_positive_and_so_are_their_parts(net, 
 @given(sigma_w2=st.floats(0.25, 3.0), x=points(), seed=seeds, power=st.integers(-8, 8))
 def test_sampled_kernels_of_relu_scale_with_their_inputs(sigma_w2, x, seed, power):
     net, key = MLP(3, (30, 2), sigma_w2=sigma_w2), jax.random.key(seed)
-    expected, found = (np.asarray(sample_ntk(net, key, s * x, 2, parts=True).kernel) / s**2 for s in (1.0, 2.0**power))
+    expected, found = (
+        np.asarray(sample_ntk(net, key, s * x, 2, parts=True).kernel) / s**2 for s in (1.0, 2.0**power)
+    )
     np.testing.assert_allclose(found, expected, rtol=0, atol=net.depth * ANGLE * np.abs(expected).max())
 
 
 # --- regression
 
 
-@given(drawn=variances, x=points(), z=points(), noise=st.floats(1e-4, 10.0), more=st.floats(1.0, 100.0), seed=seeds)
+@given(
+    drawn=variances,
+    x=points(),
+    z=points(),
+    noise=st.floats(1e-4, 10.0),
+    more=st.floats(1.0, 100.0),
+    seed=seeds,
+)
 def test_a_posterior_is_below_its_prior_and_grows_with_the_noise(drawn, x, z, noise, more, seed):
     """By Cholesky's factorization errors are n · EPS · condition, relative to the largest variance."""
     net, y = MLP(3, 1, sigma_w2=drawn[0], sigma_b2=drawn[1]), np.random.default_rng(seed).normal(size=(N, 2))
@@ -283,7 +310,9 @@ def test_a_posterior_at_its_data_misses_them_by_the_noise(drawn, x, noise, seed)
     missed = noise * np.linalg.solve(kernel + noise * np.eye(N), y)
     np.testing.assert_allclose(y - mean, missed, rtol=0, atol=N * EPS * condition**2 * np.abs(y).max())
     apart = [float(gp_log_likelihood(kernel, y[:, a : a + 1], noise)) for a in range(2)]
-    assert float(gp_log_likelihood(kernel, y, noise)) == pytest.approx(sum(apart), abs=N * EPS * condition * np.abs(apart).sum())
+    assert float(gp_log_likelihood(kernel, y, noise)) == pytest.approx(
+        sum(apart), abs=N * EPS * condition * np.abs(apart).sum()
+    )
 
 
 # --- dual maps
@@ -292,24 +321,36 @@ def test_a_posterior_at_its_data_misses_them_by_the_noise(drawn, x, noise, seed)
 @cache
 def maps(name):
     phi = get_activation(name)
-    return jax.jit(lambda q1, q2, c: (phi.dual(q1, q2, c * jnp.sqrt(q1 * q2)), phi.dual_derivative(q1, q2, c * jnp.sqrt(q1 * q2))))
+    return jax.jit(
+        lambda q1, q2, c: (
+            phi.dual(q1, q2, c * jnp.sqrt(q1 * q2)),
+            phi.dual_derivative(q1, q2, c * jnp.sqrt(q1 * q2)),
+        )
+    )
 
 
 @cache
 def by_polar_quadrature(name):
-    """E φ(u)φ(v) and E φ'(u)φ'(v) by Gauss–Legendre nodes of angle, between the four kinks, and of radius to 9.5."""
+    """E φ(u)φ(v) and E φ'(u)φ'(v) by Gauss–Legendre nodes of angle, between the four kinks, and of radius to
+    9.5."""
     phi = get_activation(name)
     nodes, weights = np.polynomial.legendre.leggauss(100)
 
     @jax.jit
     def expectations(q1, q2, c):
         tilt = jnp.arccos(c)  # u = √q1 r cos θ, v = √q2 r cos(θ - tilt)
-        kinks = jnp.sort(jnp.mod(jnp.stack([0.5, 1.5, 0.5 + tilt / jnp.pi, 1.5 + tilt / jnp.pi]), 2.0)) * jnp.pi
+        kinks = (
+            jnp.sort(jnp.mod(jnp.stack([0.5, 1.5, 0.5 + tilt / jnp.pi, 1.5 + tilt / jnp.pi]), 2.0)) * jnp.pi
+        )
         widths = jnp.diff(kinks, append=kinks[:1] + 2 * jnp.pi)
         angles = (kinks[:, None] + widths[:, None] * (1 + nodes) / 2).ravel()
         radii = 9.5 * (1 + nodes) / 2
-        density = (widths[:, None] * weights / 2).ravel()[:, None] * (9.5 * weights / 2 * radii * jnp.exp(-(radii**2) / 2))
-        u, v = (jnp.sqrt(q) * jnp.cos(angles - shift)[:, None] * radii for q, shift in ((q1, 0.0), (q2, tilt)))
+        density = (widths[:, None] * weights / 2).ravel()[:, None] * (
+            9.5 * weights / 2 * radii * jnp.exp(-(radii**2) / 2)
+        )
+        u, v = (
+            jnp.sqrt(q) * jnp.cos(angles - shift)[:, None] * radii for q, shift in ((q1, 0.0), (q2, tilt))
+        )
         return tuple((density * f(u) * f(v)).sum() / (2 * jnp.pi) for f in (phi.fn, phi.derivative))
 
     return expectations
@@ -325,17 +366,27 @@ def test_dual_maps_equal_a_quadrature_of_the_activation(name, a, b, c):
     """To the 1e-12 of tanh's own quadrature, or where arccos c has lost digits to the ANGLE's."""
     q1, q2 = 10**a, 10**b
     for found, expected in zip(maps(name)(q1, q2, c), by_polar_quadrature(name)(q1, q2, c)):
-        assert float(found) == pytest.approx(float(expected), abs=max(1e-12, EPS / max(1 - abs(c), EPS) ** 0.5))
+        assert float(found) == pytest.approx(
+            float(expected), abs=max(1e-12, EPS / max(1 - abs(c), EPS) ** 0.5)
+        )
 
 
 @pytest.mark.parametrize("name", activation_names())
 @given(a=st.floats(-6, 3), b=st.floats(-6, 3), c=correlations, d=correlations)
 def test_dual_maps_are_kernels_of_the_correlation(name, a, b, c, d):
-    """Σ a_k(q1) a_k(q2) c^k (Mehler): Cauchy–Schwarz; for equal variances largest at 1 and growing with c; parity."""
+    """Σ a_k(q1) a_k(q2) c^k (Mehler): Cauchy–Schwarz; for equal variances largest at 1 and growing with c;
+    parity."""
     q1, q2, (low, high) = 10**a, 10**b, sorted((abs(c), abs(d)))
     one, other, mixed, least, most, negative = (
         np.array(maps(name)(*arguments))
-        for arguments in ((q1, q1, 1.0), (q2, q2, 1.0), (q1, q2, c), (q1, q1, low), (q1, q1, high), (q1, q1, -high))
+        for arguments in (
+            (q1, q1, 1.0),
+            (q2, q2, 1.0),
+            (q1, q2, c),
+            (q1, q1, low),
+            (q1, q1, high),
+            (q1, q1, -high),
+        )
     )
     slack = 1 + ANGLE
     assert (np.abs(mixed) <= slack * np.sqrt(one * other)).all()

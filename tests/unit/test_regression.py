@@ -9,8 +9,9 @@ from jax.tree_util import Partial
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import Ridge
 
-from ntk_helpers import MLP, empirical_ntk, get_activation, gp_posterior
-from ntk_helpers.regression import kernel_regression, least_squares, random_features, tangent_features
+from ntk_helpers import MLP, empirical_ntk, gp_posterior, kernel_regression, least_squares
+from ntk_helpers.learning import random_features, tangent_features
+from ntk_helpers.networks import get_activation
 
 N = 30
 
@@ -37,14 +38,18 @@ def test_with_a_ridge_it_is_scikit_learn(p, ridge, rng):
     theirs = Ridge(alpha=ridge, fit_intercept=False).fit(f, y)
     np.testing.assert_allclose(least_squares(f, y).coefficients(ridge), theirs.coef_.T, rtol=1e-6, atol=1e-9)
     kernel = KernelRidge(alpha=ridge).fit(f, y)
-    np.testing.assert_allclose(kernel_regression(f @ f.T, y).predict(test @ f.T, ridge), kernel.predict(test), rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(
+        kernel_regression(f @ f.T, y).predict(test @ f.T, ridge), kernel.predict(test), rtol=1e-6, atol=1e-9
+    )
 
 
 def test_a_kernel_is_the_gram_matrix_of_features_and_a_posterior_mean(rng):
     f, y, test = data(rng, 100)
     kernel = kernel_regression(f @ f.T, y)
     for ridge in (0.0, 0.5):
-        np.testing.assert_allclose(kernel.predict(test @ f.T, ridge), least_squares(f, y).predict(test, ridge), rtol=1e-8, atol=1e-8)
+        np.testing.assert_allclose(
+            kernel.predict(test @ f.T, ridge), least_squares(f, y).predict(test, ridge), rtol=1e-8, atol=1e-8
+        )
     posterior = gp_posterior(f @ f.T, test @ f.T, test @ test.T, y, 0.5).mean
     np.testing.assert_allclose(kernel.predict(test @ f.T, 0.5), posterior, rtol=1e-8, atol=1e-8)
 
@@ -57,7 +62,9 @@ def test_many_ridges_are_each_one(shape, rng):
     assert fit.predict(test, ridges).shape == (*shape, 7, 2)
     assert fit.coefficients(ridges).shape == (*shape, 50, 2)
     for index in np.ndindex(shape):
-        np.testing.assert_allclose(fit.predict(test, ridges)[index], fit.predict(test, ridges[index]), rtol=1e-12)
+        np.testing.assert_allclose(
+            fit.predict(test, ridges)[index], fit.predict(test, ridges[index]), rtol=1e-12
+        )
 
 
 def test_dependent_features_are_left_out_and_the_norm_is_least(rng):
@@ -87,7 +94,9 @@ def test_random_features_have_the_dual_map_for_their_mean(rng):
     d, count = 5, 200_000
     x = rng.standard_normal((4, d))
     f = np.asarray(random_features(random.key(0), d, count, "erf")(x))
-    terms = f[:, None] * f[None]  # w is uniform on a sphere, so compare with a Gaussian of its own moments by simulation
+    terms = (
+        f[:, None] * f[None]
+    )  # w is uniform on a sphere, so compare with a Gaussian of its own moments by simulation
     w = rng.standard_normal((count, d))
     other = np.asarray(get_activation("erf").fn(x @ (w / np.linalg.norm(w, axis=1, keepdims=True)).T))
     mean, expected = terms.mean(-1), (other[:, None] * other[None]).mean(-1)
@@ -101,7 +110,9 @@ def test_random_features_of_high_dimension_are_those_of_the_kernel(rng):
     f = np.asarray(random_features(random.key(1), d, count)(x))
     terms = f[:, None] * f[None]
     expected = get_activation("relu").dual(1.0, 1.0, x @ x.T / d)
-    np.testing.assert_array_less(abs(terms.mean(-1) - expected), 5 * terms.std(-1) / np.sqrt(count) + 2 / d)  # sphere against Gauss: O(1/d)
+    np.testing.assert_array_less(
+        abs(terms.mean(-1) - expected), 5 * terms.std(-1) / np.sqrt(count) + 2 / d
+    )  # sphere against Gauss: O(1/d)
 
 
 def test_random_features_are_reproducible_and_of_unit_weights(rng):
@@ -153,21 +164,59 @@ def test_tangent_features_of_a_partial_compile_once():
         (lambda: random_features(random.key(0), 2, 5, "nothing"), "nothing"),
         (lambda: random_features(7.0, 2, 5), "key"),
         (lambda: random_features(random.key(0), 2, 5)(np.ones((3, 4))), r"expected \(n, 2\)"),
-        (lambda: random_features(random.key(0), 2, 5)(np.ones((0, 2))), r"x has shape \(0, 2\); expected \(n, 2\), n at least 1"),
-        (lambda: random_features(random.key(0), 2, 5)(np.array([[0.0, np.nan]])), "x holds 1 values that are NaN or infinite"),
+        (
+            lambda: random_features(random.key(0), 2, 5)(np.ones((0, 2))),
+            r"x has shape \(0, 2\); expected \(n, 2\), n at least 1",
+        ),
+        (
+            lambda: random_features(random.key(0), 2, 5)(np.array([[0.0, np.nan]])),
+            "x holds 1 values that are NaN or infinite",
+        ),
         (lambda: random_features(random.key(0), 2, 5)("points"), "x is 'points'"),
-        (lambda: tangent_features(MLP(2, 3, 2), MLP(2, 3, 2).init(random.key(0), 4), np.ones((5, 4))), "outputs have shape"),
-        (lambda: tangent_features(None, jnp.ones((2, 1)), np.ones((5, 2))), "f is None; expected an MLP, or a function"),
-        (lambda: tangent_features(lambda p, x: p["w"], jnp.ones((2, 1)), np.ones((5, 2))), "f fails: .*Error: "),
-        (lambda: tangent_features(lambda p, x: x @ p, jnp.ones((3, 1)), np.ones((5, 2))), "f fails: TypeError: dot_general"),
-        (lambda: tangent_features(lambda p, x: None, jnp.ones((2, 1)), np.ones((5, 2))), "outputs have shape None"),
-        (lambda: tangent_features(lambda p, x: (x @ p).astype(int), jnp.ones((2, 1)), np.ones((5, 2))), "expected floating ones"),
-        (lambda: tangent_features(lambda p, x: x @ p, np.ones((2, 1), int), np.ones((5, 2))), "params has dtype int64; expected a floating type"),
-        (lambda: tangent_features(lambda p, x: x @ p["w"], {"w": np.full((2, 1), np.nan)}, np.ones((5, 2))), r"params\['w'\] holds 2 values"),
+        (
+            lambda: tangent_features(MLP(2, 3, 2), MLP(2, 3, 2).init(random.key(0), 4), np.ones((5, 4))),
+            "outputs have shape",
+        ),
+        (
+            lambda: tangent_features(None, jnp.ones((2, 1)), np.ones((5, 2))),
+            "f is None; expected an MLP, or a function",
+        ),
+        (
+            lambda: tangent_features(lambda p, x: p["w"], jnp.ones((2, 1)), np.ones((5, 2))),
+            "f fails: .*Error: ",
+        ),
+        (
+            lambda: tangent_features(lambda p, x: x @ p, jnp.ones((3, 1)), np.ones((5, 2))),
+            "f fails: TypeError: dot_general",
+        ),
+        (
+            lambda: tangent_features(lambda p, x: None, jnp.ones((2, 1)), np.ones((5, 2))),
+            "outputs have shape None",
+        ),
+        (
+            lambda: tangent_features(lambda p, x: (x @ p).astype(int), jnp.ones((2, 1)), np.ones((5, 2))),
+            "expected floating ones",
+        ),
+        (
+            lambda: tangent_features(lambda p, x: x @ p, np.ones((2, 1), int), np.ones((5, 2))),
+            "params has dtype int64; expected a floating type",
+        ),
+        (
+            lambda: tangent_features(
+                lambda p, x: x @ p["w"], {"w": np.full((2, 1), np.nan)}, np.ones((5, 2))
+            ),
+            r"params\['w'\] holds 2 values",
+        ),
         (lambda: tangent_features(MLP(2, 3), MLP(2, 3).init(random.key(0), 4), np.ones((5, 3))), "expected"),
         (lambda: tangent_features(MLP(2, 3), None, np.ones((5, 3))), "params"),
-        (lambda: tangent_features(lambda p, x: x @ p, jnp.ones((2, 1)), np.full((5, 2), np.inf)), "x holds 10 values"),
-        (lambda: tangent_features(lambda p, x: x @ p, jnp.ones((2, 1)), np.ones((0, 2))), r"x has shape \(0, 2\); expected \(points, ...\), no size 0"),
+        (
+            lambda: tangent_features(lambda p, x: x @ p, jnp.ones((2, 1)), np.full((5, 2), np.inf)),
+            "x holds 10 values",
+        ),
+        (
+            lambda: tangent_features(lambda p, x: x @ p, jnp.ones((2, 1)), np.ones((0, 2))),
+            r"x has shape \(0, 2\); expected \(points, ...\), no size 0",
+        ),
     ],
 )
 def test_bad_input_is_refused(call, words):

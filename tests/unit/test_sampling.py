@@ -1,6 +1,8 @@
-"""The sampled kernels have the law of direct ones: Kolmogorov–Smirnov, exact means, singular Gram matrices, parts.
+"""The sampled kernels have the law of direct ones: Kolmogorov–Smirnov, exact means, singular Gram matrices,
+parts.
 
-Every statistical test has fixed keys and a level below 1e-4; the power of the same statistics is a test of its own.
+Every statistical test has fixed keys and a level below 1e-4; the power of the same statistics is a test of
+its own.
 """
 
 from functools import partial
@@ -11,7 +13,9 @@ import numpy as np
 import pytest
 from scipy.stats import ks_2samp
 
-from ntk_helpers import MLP, NTKSamples, activations, empirical_ntk, quadrature, sample_ntk, sampling
+from ntk_helpers import MLP, empirical_ntk, sample_ntk
+from ntk_helpers.finite import NTKSamples, sampling
+from ntk_helpers.networks import activations, quadrature
 
 KEY = jax.random.key(7)
 
@@ -28,9 +32,11 @@ def direct(net, key, x, draws):
 
 
 def statistics(kernels, outputs):
-    """Diagonal, off-diagonal, determinant of the pair, an output, a difference of outputs, and the outputs' share.
+    """Diagonal, off-diagonal, determinant of the pair, an output, a difference of outputs, and the outputs'
+    share.
 
-    The last, f²/Θ, has no common factor of the layers' sizes that would hide how the two passes depend on each other.
+    The last, f²/Θ, has no common factor of the layers' sizes that would hide how the two passes depend on
+    each other.
     """
     kernels, outputs = np.asarray(kernels, float), np.asarray(outputs, float)
     first, last, cross = kernels[:, 0, 0], kernels[:, -1, -1], kernels[:, 0, -1]
@@ -47,16 +53,20 @@ def least_p_value(net, x, draws):
     return min(ks_2samp(a, b, method="asymp").pvalue for a, b in pairs)
 
 
-@pytest.mark.parametrize("net, draws", [
-    (MLP(2, 5, 1, "relu", 1.5, 0.5, "standard"), 2000),
-    (MLP(4, 16, 1, "tanh", 1.8, 0.0), 4000),
-    (MLP(3, 200, 1, "erf", 1.5, 0.3), 1000),
-    (MLP(10, 8, 1, "relu", 2.0, 0.0), 4000),
-    (MLP(20, 200, 1, "relu", 2.0, 0.1, "standard"), 200),
-    (MLP(3, 12, 1, "tanh", 1.5, 0.4, "standard"), 2000),
-    (MLP(5, 24, 1, "erf", 2.0, 0.0), 2000),
-    (MLP(5, (30, 9, 9, 40), 1, "gelu", 1.7, 0.2, "standard"), 2000),
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "net, draws",
+    [
+        (MLP(2, 5, 1, "relu", 1.5, 0.5, "standard"), 2000),
+        (MLP(4, 16, 1, "tanh", 1.8, 0.0), 4000),
+        (MLP(3, 200, 1, "erf", 1.5, 0.3), 1000),
+        (MLP(10, 8, 1, "relu", 2.0, 0.0), 4000),
+        (MLP(20, 200, 1, "relu", 2.0, 0.1, "standard"), 200),
+        (MLP(3, 12, 1, "tanh", 1.5, 0.4, "standard"), 2000),
+        (MLP(5, 24, 1, "erf", 2.0, 0.0), 2000),
+        (MLP(5, (30, 9, 9, 40), 1, "gelu", 1.7, 0.2, "standard"), 2000),
+    ],
+    ids=str,
+)
 def test_law_is_that_of_direct_sampling(net, draws, x1):
     """7 statistics at 1e-5."""
     assert least_p_value(net, x1[:3], draws) > 1e-5
@@ -102,11 +112,15 @@ def test_opposite_inputs_of_an_even_network_have_opposite_slopes(x1, monkeypatch
     np.testing.assert_allclose(kernel[:, 1, 1], kernel[:, 0, 0], rtol=1e-10)
 
 
-@pytest.mark.parametrize("net, rows", [
-    (MLP(4, 16, 1, "relu", 1.5, 0.2), [0, 0, 1]),
-    (MLP(4, 16, 1, "erf", 1.5, 0.0), [0, -1, 1]),
-    (MLP(4, 16, 1, "leaky_relu", 1.5, 0.0, "standard"), [0, 2, 1]),
-], ids=["equal", "opposite", "parallel"])  # fmt: skip
+@pytest.mark.parametrize(
+    "net, rows",
+    [
+        (MLP(4, 16, 1, "relu", 1.5, 0.2), [0, 0, 1]),
+        (MLP(4, 16, 1, "erf", 1.5, 0.0), [0, -1, 1]),
+        (MLP(4, 16, 1, "leaky_relu", 1.5, 0.0, "standard"), [0, 2, 1]),
+    ],
+    ids=["equal", "opposite", "parallel"],
+)
 def test_law_at_singular_inputs(net, rows, x1):
     x = np.stack([x1[0] * {0: 1, -1: -1, 2: 2, 1: 1}[row] if row != 1 else x1[1] for row in rows])
     assert least_p_value(net, x, 2000) > 1e-5
@@ -135,11 +149,15 @@ def test_mean_of_relu():
         assert abs(diagonal.mean() - exact) < 4.5 * diagonal.std() / draws**0.5
 
 
-@pytest.mark.parametrize("net", [
-    MLP(1, 9, 1, "relu", 1.5, 0.2),
-    MLP(3, 40, 1, "erf", 1.5, 0.2),
-    MLP(4, (40, 2, 30), 1, "gelu", 1.5, 0.0, "standard"),
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "net",
+    [
+        MLP(1, 9, 1, "relu", 1.5, 0.2),
+        MLP(3, 40, 1, "erf", 1.5, 0.2),
+        MLP(4, (40, 2, 30), 1, "gelu", 1.5, 0.0, "standard"),
+    ],
+    ids=str,
+)
 def test_parts_sum_to_the_kernel(net, x1):
     sample = sample_ntk(net, KEY, x1, 7, parts=True)
     assert isinstance(sample, NTKSamples)
@@ -154,7 +172,9 @@ def test_parts_sum_to_the_kernel(net, x1):
 
 def test_depth_1_is_its_inputs(x1):
     sample = sample_ntk(MLP(1, 9, 1, "relu", 1.5, 0.2), KEY, x1, 3)
-    np.testing.assert_allclose(sample, np.broadcast_to(0.5 * x1 @ x1.T + 0.2, (3, 4, 4)), rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(
+        sample, np.broadcast_to(0.5 * x1 @ x1.T + 0.2, (3, 4, 4)), rtol=1e-12, atol=1e-12
+    )
 
 
 def test_outputs_of_bias_free_relu_are_bounded_by_every_layer(x1):

@@ -1,4 +1,5 @@
-"""tools/stored_runs.py: the lists of cases, runs that are stopped and go on, and the files that `stored` reads."""
+"""tools/stored_runs.py: the lists of cases, runs that are stopped and go on, and the files that `stored`
+reads."""
 
 import json
 import math
@@ -63,11 +64,19 @@ def test_kernels_are_those_of_the_papers_grids():
 
 def test_trainings_are_those_of_the_papers_figures():
     cases = list(stored_runs.training_cases())
-    assert all(list(case) == ["activation", "sigma_w2", "sigma_b2", "depth", "width", "steps"] for case in cases)
-    whole = Counter((case["sigma_b2"], case["depth"]) for case in cases if (case["width"], case["steps"]) == (256, 10_000))
+    assert all(
+        list(case) == ["activation", "sigma_w2", "sigma_b2", "depth", "width", "steps"] for case in cases
+    )
+    whole = Counter(
+        (case["sigma_b2"], case["depth"]) for case in cases if (case["width"], case["steps"]) == (256, 10_000)
+    )
     assert whole == {(sigma_b2, depth): 16 for sigma_b2 in (0.0, 0.25, 0.5, 1.0) for depth in (3, 10, 20)}
     others = [case for case in cases if (case["width"], case["steps"]) != (256, 10_000)]
-    assert {(case["width"], case["steps"]) for case in others} == {(128, 10_000), (512, 10_000), (256, 100_000)}
+    assert {(case["width"], case["steps"]) for case in others} == {
+        (128, 10_000),
+        (512, 10_000),
+        (256, 100_000),
+    }
     assert {case["sigma_b2"] for case in others} == {0.0, 0.25, 1.0}
 
 
@@ -82,7 +91,9 @@ def test_what_is_computed_is_what_the_book_reads(trivial, capsys):
     stored_runs.compute("trivial", 0, 1)
     rows, about = book.stored("06_trivial")
     assert rows == EXPECTED
-    assert about["command"] == "python tools/stored_runs.py trivial" and about["sha256"] == book.digest(EXPECTED)
+    assert about["command"] == "python tools/stored_runs.py trivial" and about["sha256"] == book.digest(
+        EXPECTED
+    )
     assert set(about["versions"]) == {"jax", "numpy", "ntk-helpers"} and about["date"].startswith("20")
     assert capsys.readouterr().out.endswith("4 of 4 cases in notebooks/stored/06_trivial.json\n")
 

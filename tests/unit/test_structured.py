@@ -1,4 +1,5 @@
-"""The structured kernel of any function against its Jacobians: libraries' models, transformations, ties, loops."""
+"""The structured kernel of any function against its Jacobians: libraries' models, transformations, ties,
+loops."""
 
 from functools import partial
 
@@ -56,7 +57,11 @@ class LinenResNet(nn.Module):
     @nn.compact
     def __call__(self, x):
         x = nn.Conv(4, (3, 3), use_bias=False)(x)
-        for norm in (nn.LayerNorm, partial(nn.GroupNorm, num_groups=2), partial(nn.BatchNorm, use_running_average=True)):
+        for norm in (
+            nn.LayerNorm,
+            partial(nn.GroupNorm, num_groups=2),
+            partial(nn.BatchNorm, use_running_average=True),
+        ):
             x = x + nn.Conv(4, (3, 3))(nn.relu(norm()(x)))
         return nn.Dense(2)(x.mean((1, 2)))
 
@@ -103,8 +108,16 @@ def equinox_model(model):
 
 def equinox_cnn(key):
     keys = random.split(key, 2)
-    layers = [eqx.nn.Conv2d(2, 4, 3, key=keys[0]), jax.nn.tanh, eqx.nn.MaxPool2d(2, 2), jnp.ravel, eqx.nn.Linear(36, 2, key=keys[1])]
-    return eqx.nn.Sequential([layer if isinstance(layer, eqx.Module) else eqx.nn.Lambda(layer) for layer in layers])
+    layers = [
+        eqx.nn.Conv2d(2, 4, 3, key=keys[0]),
+        jax.nn.tanh,
+        eqx.nn.MaxPool2d(2, 2),
+        jnp.ravel,
+        eqx.nn.Linear(36, 2, key=keys[1]),
+    ]
+    return eqx.nn.Sequential(
+        [layer if isinstance(layer, eqx.Module) else eqx.nn.Lambda(layer) for layer in layers]
+    )
 
 
 def stax_model(*layers, shape):
@@ -119,7 +132,11 @@ def stax_resnet():
     return stax_model(*layers, shape=(-1, 8, 8, 2))
 
 
-VECTORS, IMAGES, TOKENS = normal(3, 4, 3), normal(1, 4, 8, 8, 2), np.random.default_rng(2).integers(0, 11, (4, 5))
+VECTORS, IMAGES, TOKENS = (
+    normal(3, 4, 3),
+    normal(1, 4, 8, 8, 2),
+    np.random.default_rng(2).integers(0, 11, (4, 5)),
+)
 STAX = [stax.Dense(6, b_std=0.1), stax.Erf(), stax.LayerNorm(), stax.Dense(2)]
 MODELS = {
     "linen CNN": (lambda: linen(LinenCNN(), IMAGES), IMAGES),
@@ -132,7 +149,14 @@ MODELS = {
     "stax ResNet": (stax_resnet, IMAGES),
 }
 # Biases by head, and positions added to the embedding: their blocks are the deltas themselves.
-OF_BLOCKS = ["['positions']", *(f"['MultiHeadDotProductAttention_{k}']['{name}']['bias']" for k in (0, 1) for name in ("query", "key", "value"))]
+OF_BLOCKS = [
+    "['positions']",
+    *(
+        f"['MultiHeadDotProductAttention_{k}']['{name}']['bias']"
+        for k in (0, 1)
+        for name in ("query", "key", "value")
+    ),
+]
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -142,7 +166,11 @@ def test_models_of_libraries(name):
     params = jax.tree.map(lambda p: p.astype(float), params)
     assert_equals_jacobian(f, params, x, None, ("full", "trace"))
     parameters = empirical_ntk_cost(f, params, x, method="structured").parameters
-    assert not [p for p in parameters if p.how == "block" and max(p.shape) < np.prod(p.shape) and p.name not in OF_BLOCKS]
+    assert not [
+        p
+        for p in parameters
+        if p.how == "block" and max(p.shape) < np.prod(p.shape) and p.name not in OF_BLOCKS
+    ]
 
 
 # --- transformations of JAX
@@ -168,7 +196,9 @@ def straight_through(w, x):
     return x @ jnp.round(w)
 
 
-straight_through.defvjp(lambda w, x: (x @ jnp.round(w), (w, x)), lambda saved, d: (saved[1].T @ d, d @ saved[0].T))
+straight_through.defvjp(
+    lambda w, x: (x @ jnp.round(w), (w, x)), lambda saved, d: (saved[1].T @ d, d @ saved[0].T)
+)
 
 TRANSFORMED = {
     "jit": jax.jit(dense),
@@ -178,13 +208,19 @@ TRANSFORMED = {
     "custom_jvp": lambda p, x: doubled_slope(x @ p["w"] + p["b"]) @ p["v"],
     "custom_jvp of a weight": lambda p, x: jnp.tanh(x @ doubled_slope(p["w"]) + p["b"]) @ p["v"],
     "custom_vjp": lambda p, x: jnp.tanh(straight_through(p["w"], x) + p["b"]) @ p["v"],
-    "a weight scaled, masked, transposed": lambda p, x: jnp.tanh(0.3 * p["w"].T @ x.T - p["b"][:, None]).T @ (p["v"] / 7 * (p["v"] > 0)),
-    "a weight reshaped": lambda p, x: jnp.tanh(x.reshape(-1, 1, 3) @ p["w"].reshape(1, 3, 5)).reshape(-1, 5) @ p["v"],
-    "a weight in parts": lambda p, x: sum(jnp.tanh(x @ part) for part in jnp.split(p["w"][:, :4], 2, axis=1)) + p["b"][:2] @ p["v"][:2],
+    "a weight scaled, masked, transposed": lambda p, x: (
+        jnp.tanh(0.3 * p["w"].T @ x.T - p["b"][:, None]).T @ (p["v"] / 7 * (p["v"] > 0))
+    ),
+    "a weight reshaped": lambda p, x: (
+        jnp.tanh(x.reshape(-1, 1, 3) @ p["w"].reshape(1, 3, 5)).reshape(-1, 5) @ p["v"]
+    ),
+    "a weight in parts": lambda p, x: (
+        sum(jnp.tanh(x @ part) for part in jnp.split(p["w"][:, :4], 2, axis=1)) + p["b"][:2] @ p["v"][:2]
+    ),
     "a product of weights": lambda p, x: x @ (p["w"] @ p["v"]) * p["b"][0],
     "a normalized weight": lambda p, x: jnp.tanh(x @ (p["w"] / jnp.linalg.norm(p["w"], axis=0))) @ p["v"],
     "a choice": lambda p, x: lax.cond(x[0, 0] > 0, dense, lambda p, x: x @ p["w"] @ p["v"], p, x),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", TRANSFORMED)
@@ -192,10 +228,14 @@ def test_transformations(name):
     assert_equals_jacobian(TRANSFORMED[name], DENSE, normal(7, 4, 3), normal(8, 3, 3))
 
 
-@pytest.mark.parametrize("f", [
-    lambda p, x: jnp.einsum("nbi,bio->nbo", x, p[:2]).reshape(len(x), -1),
-    lambda p, x: x[:, 0] @ (p[1, :3] * jnp.array([[1.0], [0.0], [2.0]])),
-], ids=["batch", "mask"])  # fmt: skip
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda p, x: jnp.einsum("nbi,bio->nbo", x, p[:2]).reshape(len(x), -1),
+        lambda p, x: x[:, 0] @ (p[1, :3] * jnp.array([[1.0], [0.0], [2.0]])),
+    ],
+    ids=["batch", "mask"],
+)
 def test_a_part_of_a_weight_whose_axis_is_in_two_factors(f):
     assert_equals_jacobian(f, normal(0, 4, 3, 2), normal(1, 5, 2, 3))
 
@@ -239,10 +279,18 @@ def autoencoder(params, x):
 
 
 LOOPS_AND_TIES = {
-    "recurrent": (recurrent, {"w": normal(9, 4, 4), "u": normal(10, 4), "v": normal(11, 4, 2)}, normal(12, 3, 5)),
+    "recurrent": (
+        recurrent,
+        {"w": normal(9, 4, 4), "u": normal(10, 4), "v": normal(11, 4, 2)},
+        normal(12, 3, 5),
+    ),
     "deep": (deep, normal(9, 3, 4, 4), normal(12, 3, 4)),
     "one step": (one_step, normal(9, 3, 4, 4), normal(12, 3, 4)),
-    "tied embedding": (tied, {"embed": normal(9, 7, 4), "mix": normal(10, 4, 4)}, np.random.default_rng(0).integers(-7, 9, (3, 5))),
+    "tied embedding": (
+        tied,
+        {"embed": normal(9, 7, 4), "mix": normal(10, 4, 4)},
+        np.random.default_rng(0).integers(-7, 9, (3, 5)),
+    ),
     "autoencoder": (autoencoder, normal(9, 4, 3), normal(12, 3, 4)),
 }
 
@@ -255,19 +303,26 @@ def test_loops_and_ties(name):
 
 
 def test_ties_take_pairs_or_blocks_whichever_is_cheaper():
-    """Both equal the Jacobians; with wide weights and few points pairs are cheaper, with narrow ones blocks."""
+    """Both equal the Jacobians; with wide weights and few points pairs are cheaper, with narrow ones
+    blocks."""
     x = normal(12, 2, 60)
     assert_equals_jacobian(autoencoder, normal(9, 60, 50), x)
-    wide, narrow = (empirical_ntk_cost(autoencoder, normal(9, 60, m), x, method="structured") for m in (50, 1))
+    wide, narrow = (
+        empirical_ntk_cost(autoencoder, normal(9, 60, m), x, method="structured") for m in (50, 1)
+    )
     assert wide.flops < empirical_ntk_cost(autoencoder, normal(9, 60, 50), x, method="jacobian").flops
     assert wide.parameters[0].how == "matrix product" and narrow.flops < wide.flops
 
 
-@pytest.mark.parametrize("options", [
-    {"window_strides": (2, 3), "padding": "SAME", "rhs_dilation": (2, 1)},
-    {"window_strides": (1, 2), "padding": ((3, 0), (1, 2)), "lhs_dilation": (2, 1)},
-    {"window_strides": (1, 1), "padding": "VALID", "feature_group_count": 2},
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"window_strides": (2, 3), "padding": "SAME", "rhs_dilation": (2, 1)},
+        {"window_strides": (1, 2), "padding": ((3, 0), (1, 2)), "lhs_dilation": (2, 1)},
+        {"window_strides": (1, 1), "padding": "VALID", "feature_group_count": 2},
+    ],
+    ids=str,
+)
 def test_every_convolution(options):
     groups = options.get("feature_group_count", 1)
 
@@ -285,7 +340,13 @@ def test_a_shared_delta_is_contracted_once():
 
     def products(f, params):
         x = normal(15, 6, 3)
-        return jax.jit(lambda p: empirical_ntk(f, p, x, method="structured")).lower(params).compile().as_text().count(" dot(")
+        return (
+            jax.jit(lambda p: empirical_ntk(f, p, x, method="structured"))
+            .lower(params)
+            .compile()
+            .as_text()
+            .count(" dot(")
+        )
 
     without = {name: value for name, value in DENSE.items() if name != "b"}
     assert products(dense, DENSE) == products(lambda p, x: dense(p | {"b": 1.0}, x), without)
@@ -293,13 +354,13 @@ def test_a_shared_delta_is_contracted_once():
 
 def test_mixed_precision_and_numbers_as_parameters():
     params = {"w": jnp.asarray(normal(4, 3, 5), jnp.bfloat16), "v": normal(6, 5, 2), "scale": 2.0}
-    f = lambda p, x: jnp.tanh(x @ p["w"]) @ p["v"] * p["scale"]  # noqa: E731
+    f = lambda p, x: jnp.tanh(x @ p["w"]) @ p["v"] * p["scale"]
     ours, theirs = (empirical_ntk(f, params, normal(7, 4, 3), method=m) for m in ("structured", "jacobian"))
     np.testing.assert_allclose(ours, theirs, atol=0.03 * np.abs(theirs).max())
 
 
 def test_a_part_of_the_output_may_not_depend_on_the_inputs():
-    f = lambda p, x: jnp.zeros((len(x), 1)) + p["a"] @ p["b"]  # noqa: E731
+    f = lambda p, x: jnp.zeros((len(x), 1)) + p["a"] @ p["b"]
     assert_equals_jacobian(f, {"a": normal(0, 3), "b": normal(1, 3, 2)}, normal(2, 4, 2))
 
 
@@ -324,16 +385,23 @@ def test_blocks_give_the_same_kernel(method, output):
 def test_what_cannot_fit_is_refused_before_any_work():
     shapes = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype), DENSE)
     points = jax.ShapeDtypeStruct((10**6, 3), float)
-    with pytest.raises(ValueError, match=r"kernel of shape \(1000000, 1000000, 2, 2\) takes 32 TB.*budget is 8.59 GB.*trace.* takes 8 TB.*tiled\(\.\.\., path=\.\.\.\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"kernel of shape \(1000000, 1000000, 2, 2\) takes 32 TB.*budget is 8.59 GB.*trace.* takes 8 TB.*tiled\(\.\.\., path=\.\.\.\)",
+    ):
         empirical_ntk_cost(dense, shapes, points, memory_budget=2**33)
 
 
 def test_the_cost_names_every_parameter_and_how_it_is_handled():
     cost = empirical_ntk_cost(dense, DENSE, normal(0, 4, 3), method="structured")
     assert [(p.name, p.shape, p.how) for p in cost.parameters] == [
-        ("['b']", (5,), "block"), ("['v']", (5, 2), "matrix product"), ("['w']", (3, 5), "matrix product"),
-    ]  # fmt: skip
-    assert "method structured, output full (4, 4, 2, 2), in blocks of 4 × 4 points" in str(cost) and "['w'] (3, 5)" in str(cost)
+        ("['b']", (5,), "block"),
+        ("['v']", (5, 2), "matrix product"),
+        ("['w']", (3, 5), "matrix product"),
+    ]
+    assert "method structured, output full (4, 4, 2, 2), in blocks of 4 × 4 points" in str(
+        cost
+    ) and "['w'] (3, 5)" in str(cost)
 
 
 def test_auto_takes_the_method_with_the_fewest_operations():
@@ -348,12 +416,23 @@ def test_auto_takes_the_method_with_the_fewest_operations():
 # --- bad input
 
 
-@pytest.mark.parametrize("params, x, message", [
-    ({"w": np.ones((3, 2), int)}, np.ones((2, 3)), r"params\['w'\] has dtype int64; expected a floating type"),
-    ({"w": np.ones((3, 2))}, np.zeros((0, 3)), r"x1 has shape \(0, 3\)"),
-    ({"w": np.ones((3, 2))}, np.full((2, 3), np.nan), "x1 holds 6 values"),
-    ({"w": np.ones((3, 2, 2))}, np.ones((2, 3)), r"f maps inputs of shape \(2, 3\) to .*expected an array of shape \(2, outputs\)"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "params, x, message",
+    [
+        (
+            {"w": np.ones((3, 2), int)},
+            np.ones((2, 3)),
+            r"params\['w'\] has dtype int64; expected a floating type",
+        ),
+        ({"w": np.ones((3, 2))}, np.zeros((0, 3)), r"x1 has shape \(0, 3\)"),
+        ({"w": np.ones((3, 2))}, np.full((2, 3), np.nan), "x1 holds 6 values"),
+        (
+            {"w": np.ones((3, 2, 2))},
+            np.ones((2, 3)),
+            r"f maps inputs of shape \(2, 3\) to .*expected an array of shape \(2, outputs\)",
+        ),
+    ],
+)
 def test_bad_input_is_refused(params, x, message):
     for ask in (empirical_ntk, empirical_ntk_cost):
         with pytest.raises(ValueError, match=message):

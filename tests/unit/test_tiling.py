@@ -1,4 +1,5 @@
-"""Kernels in blocks: equal to the whole, on devices and processes, within budgets, and in files that go on after a kill."""
+"""Kernels in blocks: equal to the whole, on devices and processes, within budgets, and in files that go on
+after a kill."""
 
 import json
 import os
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 
 from ntk_helpers import MLP, empirical_ntk, nngp, ntk, tiled
-from ntk_helpers._blockfile import Grid
+from ntk_helpers.scale._blockfile import Grid
 
 ROOT = Path(__file__).parents[2]
 NET = MLP(3, 6, 2, "relu", 1.7, 0.3)
@@ -84,9 +85,10 @@ def test_any_block(block):
 
 
 @pytest.mark.parametrize("side", [1, 3, 4, 13])
-@pytest.mark.parametrize("sizes, mirrored", [
-    ((13, 13), True), ((1, 1), True), ((13, 13), False), ((13, 6), False), ((1, 1), False), ((4, 9), False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "sizes, mirrored",
+    [((13, 13), True), ((1, 1), True), ((13, 13), False), ((13, 6), False), ((1, 1), False), ((4, 9), False)],
+)
 def test_every_entry_is_written_once(sizes, mirrored, side):
     grid = Grid(sizes, tuple(min(side, size) for size in sizes), mirrored)
     written = np.zeros(sizes, int)
@@ -107,20 +109,20 @@ def test_only_blocks_on_and_above_the_diagonal_are_computed():
 def test_points_of_any_shape_and_type_and_memory_maps(tmp_path):
     images = np.random.default_rng(5).integers(0, 9, size=(5, 2, 3), dtype=np.int8)
     np.save(tmp_path / "images.npy", images)
-    kernel = lambda a, b: jnp.einsum("iuv,juv->ij", a, b).astype(float)  # noqa: E731
+    kernel = lambda a, b: jnp.einsum("iuv,juv->ij", a, b).astype(float)
     expected = np.einsum("iuv,juv->ij", images, images).astype(np.int8)
     assert (tiled(kernel, np.load(tmp_path / "images.npy", mmap_mode="r"), block=2) == expected).all()
 
 
 def test_a_kernel_that_is_not_symmetric_needs_both_batches():
-    kernel = lambda a, b: a @ jnp.triu(jnp.ones((3, 3))) @ b.T  # noqa: E731
+    kernel = lambda a, b: a @ jnp.triu(jnp.ones((3, 3))) @ b.T
     close(tiled(kernel, POINTS, POINTS, block=5), kernel(POINTS, POINTS))
     with pytest.raises(ValueError, match="kernel is not symmetric"):
         tiled(kernel, POINTS, block=5)
 
 
 def test_nan_and_infinity_of_a_kernel_are_kept(path):
-    kernel = lambda a, b: jnp.log(jnp.abs(a[:, :1]) - 1) + jnp.log(jnp.abs(b[:, 0]) - 1)  # noqa: E731
+    kernel = lambda a, b: jnp.log(jnp.abs(a[:, :1]) - 1) + jnp.log(jnp.abs(b[:, 0]) - 1)
     points = np.array([[2.0], [1.0], [0.5]])
     for _ in range(2):
         np.testing.assert_array_equal(tiled(kernel, points, block=2, path=path), kernel(points, points))
@@ -131,7 +133,10 @@ def test_nan_and_infinity_of_a_kernel_are_kept(path):
 
 def python(script, *arguments, devices=1, **options):
     """A process that runs `script`, with as many CPU devices."""
-    environment = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "JAX_ENABLE_X64": "1"}
+    environment = os.environ | {
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "JAX_ENABLE_X64": "1",
+    }
     environment |= {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
     return subprocess.Popen([sys.executable, "-c", script, *map(str, arguments)], env=environment, **options)
 
@@ -218,7 +223,9 @@ def test_a_killed_run_goes_on(path, tmp_path):
     np.save(tmp_path / "points.npy", POINTS)
     process = python(KILLED, tmp_path / "points.npy", path)
     deadline = time.monotonic() + 60
-    while not (os.path.exists(f"{path}.blocks") and len(journaled(path)) >= 4) and time.monotonic() < deadline:
+    while (
+        not (os.path.exists(f"{path}.blocks") and len(journaled(path)) >= 4) and time.monotonic() < deadline
+    ):
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
@@ -231,10 +238,15 @@ def test_a_killed_run_goes_on(path, tmp_path):
 
 def test_a_finished_file_is_only_read(path):
     tiled(products, POINTS, path=path, block=4)
-    before, kernel = [(Path(f"{path}{end}").read_bytes(), os.stat(f"{path}{end}").st_mtime_ns) for end in ("", ".blocks")], Counting()
+    before, kernel = (
+        [(Path(f"{path}{end}").read_bytes(), os.stat(f"{path}{end}").st_mtime_ns) for end in ("", ".blocks")],
+        Counting(),
+    )
     close(tiled(kernel, POINTS, path=path, block=4), POINTS @ POINTS.T)
     assert kernel.blocks == 1
-    assert before == [(Path(f"{path}{end}").read_bytes(), os.stat(f"{path}{end}").st_mtime_ns) for end in ("", ".blocks")]
+    assert before == [
+        (Path(f"{path}{end}").read_bytes(), os.stat(f"{path}{end}").st_mtime_ns) for end in ("", ".blocks")
+    ]
 
 
 @pytest.mark.parametrize("entry", [(0, 5), (5, 0), (9, 9), (12, 11)])
@@ -267,12 +279,19 @@ def test_a_run_killed_before_its_file_was_made_goes_on(path):
 
 
 def test_a_line_follows_its_block_onto_the_disk(path, monkeypatch):
-    """Each block: its entries are flushed while the journal lacks its line, and the line is synchronized before the next."""
+    """Each block: its entries are flushed while the journal lacks its line, and the line is synchronized
+    before the next."""
     flush, sync, events = np.memmap.flush, os.fsync, []
 
     def flushed(matrix):
         flush(matrix)
-        events.append(("flush", len(journaled(path)) if Path(f"{path}.blocks").exists() else None, int(np.count_nonzero(matrix))))
+        events.append(
+            (
+                "flush",
+                len(journaled(path)) if Path(f"{path}.blocks").exists() else None,
+                int(np.count_nonzero(matrix)),
+            )
+        )
 
     def synced(descriptor):
         sync(descriptor)
@@ -298,15 +317,18 @@ def test_a_block_that_does_not_reach_the_disk_is_not_journaled(path, monkeypatch
     assert journaled(path) == []
 
 
-@pytest.mark.parametrize("change, message", [
-    (dict(x1=POINTS + 1), "was begun with x1"),
-    (dict(x1=POINTS[::-1].copy()), "was begun with x1"),
-    (dict(x2=POINTS), "was begun with x2 None"),
-    (dict(x1=POINTS[:12]), r"was begun with shape \[13, 13\], not \[12, 12\]"),
-    (dict(block=5), r"was begun with block \[4, 4\], not \[5, 5\]"),
-    (dict(kernel=lambda a, b: 1.001 * (a @ b.T)), "holds another kernel"),
-    (dict(kernel=lambda a, b: (a @ b.T).astype(np.float32)), "was begun with dtype <f8, not <f4"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (dict(x1=POINTS + 1), "was begun with x1"),
+        (dict(x1=POINTS[::-1].copy()), "was begun with x1"),
+        (dict(x2=POINTS), "was begun with x2 None"),
+        (dict(x1=POINTS[:12]), r"was begun with shape \[13, 13\], not \[12, 12\]"),
+        (dict(block=5), r"was begun with block \[4, 4\], not \[5, 5\]"),
+        (dict(kernel=lambda a, b: 1.001 * (a @ b.T)), "holds another kernel"),
+        (dict(kernel=lambda a, b: (a @ b.T).astype(np.float32)), "was begun with dtype <f8, not <f4"),
+    ],
+)
 @pytest.mark.parametrize("finished", [True, False])
 def test_a_file_of_another_call_is_refused_and_left(path, change, message, finished):
     tiled(products, POINTS, path=path, block=4)
@@ -359,7 +381,8 @@ def points(n, d=4):
 
 
 def test_the_block_is_the_largest_that_fits(path):
-    """Products of n points of dimension 4 keep their entries, the file's pages and checks: 6 blocks of float64."""
+    """Products of n points of dimension 4 keep their entries, the file's pages and checks: 6 blocks of
+    float64."""
     x = points(4000)
     for budget, least, most in ((2**24, 400, 600), (2**22, 200, 300), (2**40, 1000, 1000)):
         tiled(products, x, path=path, memory_budget=budget)
@@ -370,7 +393,9 @@ def test_the_block_is_the_largest_that_fits(path):
 
 
 def test_a_result_that_does_not_fit_needs_a_file(path):
-    with pytest.raises(ValueError, match=r"the result \(400, 400\) takes 1,280,000; expected a larger budget, or path="):
+    with pytest.raises(
+        ValueError, match=r"the result \(400, 400\) takes 1,280,000; expected a larger budget, or path="
+    ):
         tiled(products, points(400), memory_budget=2**20)
     assert tiled(products, points(400), memory_budget=2**20, path=path).shape == (400, 400)
 
@@ -385,7 +410,10 @@ def test_inputs_that_do_not_fit_may_be_memory_maps(tmp_path, path):
 @pytest.mark.parametrize("block, budget", [(1000, 2**22), (None, 200_000)])
 def test_a_block_that_does_not_fit_is_refused(block, budget, path):
     x = points(1000) if block else points(2, 12_000)
-    with pytest.raises(ValueError, match="points on 1 devices take .*a smaller block, fewer devices or a larger memory_budget"):
+    with pytest.raises(
+        ValueError,
+        match="points on 1 devices take .*a smaller block, fewer devices or a larger memory_budget",
+    ):
         tiled(products, x, block=block, memory_budget=budget, path=path)
     assert not path.exists() and not Path(f"{path}.blocks").exists()
 
@@ -393,21 +421,24 @@ def test_a_block_that_does_not_fit_is_refused(block, budget, path):
 # --- bad input, and the bar
 
 
-@pytest.mark.parametrize("change, message", [
-    (dict(x1=np.array(1.0)), r"x1 has shape \(\); expected \(points, ...\)"),
-    (dict(x1=np.zeros((0, 3))), r"x1 has shape \(0, 3\)"),
-    (dict(x1=np.full((4, 3), np.nan)), "x1 holds 12 values that are NaN"),
-    (dict(x2=np.zeros((4, 2))), r"x1 has points of shape \(3,\) and x2 of \(2,\)"),
-    (dict(kernel=lambda a, b: b @ a.T), r"expected one array \(2, 3, ...\)"),
-    (dict(kernel=lambda a, b: (a @ b.T, a @ b.T)), r"expected one array \(2, 3, ...\)"),
-    (dict(kernel=lambda a, b: (a @ b.T).astype(jnp.bfloat16)), "of type float16, float32 or float64"),
-    (dict(kernel=lambda a, b: a[:, None, :, None] * b[:, None, :2]), r"kernel has last axes \(3, 2\)"),
-    (dict(block=0), "block is 0; expected an integer of at least 1"),
-    (dict(block=2.0), "block is 2.0; expected an integer"),
-    (dict(devices=[]), r"devices is \[\]; expected different devices"),
-    (dict(memory_budget=0), "memory_budget is 0; expected an integer of at least 1"),
-    (dict(path="no/such/folder/kernel.npy"), "path is .*expected a file in an existing folder"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (dict(x1=np.array(1.0)), r"x1 has shape \(\); expected \(points, ...\)"),
+        (dict(x1=np.zeros((0, 3))), r"x1 has shape \(0, 3\)"),
+        (dict(x1=np.full((4, 3), np.nan)), "x1 holds 12 values that are NaN"),
+        (dict(x2=np.zeros((4, 2))), r"x1 has points of shape \(3,\) and x2 of \(2,\)"),
+        (dict(kernel=lambda a, b: b @ a.T), r"expected one array \(2, 3, ...\)"),
+        (dict(kernel=lambda a, b: (a @ b.T, a @ b.T)), r"expected one array \(2, 3, ...\)"),
+        (dict(kernel=lambda a, b: (a @ b.T).astype(jnp.bfloat16)), "of type float16, float32 or float64"),
+        (dict(kernel=lambda a, b: a[:, None, :, None] * b[:, None, :2]), r"kernel has last axes \(3, 2\)"),
+        (dict(block=0), "block is 0; expected an integer of at least 1"),
+        (dict(block=2.0), "block is 2.0; expected an integer"),
+        (dict(devices=[]), r"devices is \[\]; expected different devices"),
+        (dict(memory_budget=0), "memory_budget is 0; expected an integer of at least 1"),
+        (dict(path="no/such/folder/kernel.npy"), "path is .*expected a file in an existing folder"),
+    ],
+)
 def test_bad_input_is_refused(change, message):
     arguments = dict(kernel=products, x1=POINTS, x2=None) | change
     with pytest.raises(ValueError, match=message):

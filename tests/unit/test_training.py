@@ -1,4 +1,5 @@
-"""Training against closed forms and plain loops of optax, ensembles against single runs, records, ends, and runs that go on."""
+"""Training against closed forms and plain loops of optax, ensembles against single runs, records, ends, and
+runs that go on."""
 
 import io
 import os
@@ -15,8 +16,9 @@ import numpy as np
 import optax
 import pytest
 
-from ntk_helpers import MLP, _checkpoint, _descent, empirical_ntk, kernel_dynamics, linearize, max_learning_rate, training
-from ntk_helpers.training import train
+from ntk_helpers import MLP, empirical_ntk, kernel_dynamics, linearize, max_learning_rate
+from ntk_helpers.learning.training import _checkpoint, _descent, train
+from ntk_helpers.learning.training import run as training
 
 NET = MLP(2, 8, 2, "tanh", sigma_b2=0.1)
 APPLY = jax.jit(NET.apply)
@@ -92,10 +94,21 @@ def test_the_linear_model_follows_its_closed_form(momentum, loss):
 @pytest.mark.parametrize("name, size", [("momentum", None), ("momentum", 3), ("adam", 2), ("adam", 7)])
 def test_equals_a_plain_loop_on_the_same_batches(name, size):
     optimizer, key = {"momentum": SGD, "adam": ADAM}[name], jax.random.fold_in(KEY, 0)
-    rows = lambda i: slice(None) if size in (None, 7) else batch(key, i, size)  # noqa: E731
+    rows = lambda i: slice(None) if size in (None, 7) else batch(key, i, size)
     path, losses = plain_loop(mean_squares, PARAMS, optimizer, 10, rows)
-    run = train(NET, PARAMS, X, Y, optimizer, 10, loss="mean", batch_size=size, key=None if size is None else KEY, at=range(11),
-                observe={"w": first_weights})  # fmt: skip
+    run = train(
+        NET,
+        PARAMS,
+        X,
+        Y,
+        optimizer,
+        10,
+        loss="mean",
+        batch_size=size,
+        key=None if size is None else KEY,
+        at=range(11),
+        observe={"w": first_weights},
+    )
     close(run.losses, np.array(losses))
     close(run.params, path[-1])
     close(run.observed["w"], np.stack([p[0]["w"] for p in path]))
@@ -123,7 +136,9 @@ def test_members_have_batches_of_their_own():
         close(run.losses[:, k], plain_loop(mean_squares, PARAMS, SGD, 6, lambda i: batch(key, i, 3))[1])
 
 
-@pytest.mark.parametrize("group, optimizer", [(4, SGD), (1, ADAM), (2, ADAM)], ids=["momentum-together", "adam-1", "adam-2"])
+@pytest.mark.parametrize(
+    "group, optimizer", [(4, SGD), (1, ADAM), (2, ADAM)], ids=["momentum-together", "adam-1", "adam-2"]
+)
 def test_members_train_as_they_would_alone(optimizer, group, monkeypatch):
     monkeypatch.setattr(_descent, "GROUP_BYTES", group * sum(leaf.nbytes for leaf in jax.tree.leaves(PARAMS)))
     jax.clear_caches()
@@ -133,14 +148,25 @@ def test_members_train_as_they_would_alone(optimizer, group, monkeypatch):
     for k in (0, 1, 3):
         alone = train(NET, member(MEMBERS, k), X, Y, optimizer, 8, **settings)
         close(member(run.params, k), alone.params)
-        close((run.loss[:, k], run.losses[:, k], run.observed["w"][:, k]), (alone.loss, alone.losses, alone.observed["w"]))
+        close(
+            (run.loss[:, k], run.losses[:, k], run.observed["w"][:, k]),
+            (alone.loss, alone.losses, alone.observed["w"]),
+        )
         close(jax.tree.map(lambda leaf: leaf[:, k], run.distance), alone.distance)
         close(run.change("w")[:, k], alone.change("w"))
 
 
 def test_groups_divide_the_members(monkeypatch):
     nets = [np.zeros((12, 10))]
-    for bytes_, expected in ((1, 1), (80, 1), (160, 2), (5 * 80, 4), (11 * 80, 6), (12 * 80, 12), (10**9, 12)):
+    for bytes_, expected in (
+        (1, 1),
+        (80, 1),
+        (160, 2),
+        (5 * 80, 4),
+        (11 * 80, 6),
+        (12 * 80, 12),
+        (10**9, 12),
+    ):
         monkeypatch.setattr(_descent, "GROUP_BYTES", bytes_)
         assert _descent._group(nets, 12) == expected
 
@@ -150,9 +176,9 @@ def test_groups_divide_the_members(monkeypatch):
 
 def test_cross_entropy_of_integer_labels():
     labels = np.array([0, 1, 1, 0, 1, 0, 0])
-    loss = lambda f, y: optax.softmax_cross_entropy_with_integer_labels(f, y).mean()  # noqa: E731
+    loss = lambda f, y: optax.softmax_cross_entropy_with_integer_labels(f, y).mean()
     run = train(NET, PARAMS, X, labels, SGD, 30, loss=loss, at=range(31))
-    value = lambda p: loss(NET.apply(p, X), labels)  # noqa: E731
+    value = lambda p: loss(NET.apply(p, X), labels)
     first = jax.tree.map(lambda p, slope: p - 0.3 * slope, PARAMS, jax.grad(value)(PARAMS))
     close(run.loss[:2], np.array([value(PARAMS), value(first)]))
     assert run.loss[-1] < 0.6 * run.loss[0] and run.losses.shape == (30,)
@@ -162,7 +188,9 @@ def test_single_precision_stays_single():
     single = jax.tree.map(lambda leaf: leaf.astype("float32"), MEMBERS)
     x, y = X.astype("float32"), Y.astype("float32")
     run = train(NET, single, x, y, ADAM, 5, loss="mean", ensemble=True)
-    assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves((run.params, run.loss, run.losses, run.distance)))
+    assert all(
+        leaf.dtype == np.float32 for leaf in jax.tree.leaves((run.params, run.loss, run.losses, run.distance))
+    )
     close(run.params, train(NET, MEMBERS, X, Y, ADAM, 5, loss="mean", ensemble=True).params, 1e-4)
     mixed = train(NET, single, X, Y, ADAM, 2, loss="mean", ensemble=True)
     assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(mixed.params))
@@ -224,7 +252,9 @@ def test_a_rule_stops_each_member_where_it_says():
 
 
 def test_a_rule_may_look_back():
-    run = train(NET, PARAMS, X, Y, SGD, 20, loss="mean", stop=lambda i, losses: (i >= 3) & (losses[i] < losses[0]))
+    run = train(
+        NET, PARAMS, X, Y, SGD, 20, loss="mean", stop=lambda i, losses: (i >= 3) & (losses[i] < losses[0])
+    )
     assert run.stopped == 3
     path, _ = plain_loop(mean_squares, PARAMS, SGD, 3)
     close(run.params, path[-1])
@@ -232,16 +262,21 @@ def test_a_rule_may_look_back():
 
 
 def test_a_member_that_diverges_is_told_of_and_leaves_the_others_alone():
-    model = lambda p, x: p["rate"] * (x @ p["w"])  # noqa: E731
+    model = lambda p, x: p["rate"] * (x @ p["w"])
     members = {"w": np.random.default_rng(3).normal(size=(3, 3, 2)), "rate": np.array([0.3, 40.0, 0.2])}
     settings = dict(loss="mean", at=range(31))
     optimizer = optax.sgd(0.1)
-    with pytest.warns(UserWarning, match="1 of 3 members, the first of them 1, diverged at step [0-9]+: its parameters are"):
+    with pytest.warns(
+        UserWarning, match="1 of 3 members, the first of them 1, diverged at step [0-9]+: its parameters are"
+    ):
         run = train(model, members, X, Y, optimizer, 30, ensemble=True, **settings)
     same(run.diverged[[0, 2]], [-1, -1])
     end = int(run.diverged[1])
     assert 0 < end < 30 and not run.losses[end, 1] <= 1e8 * (1 + run.losses[0, 1])
-    assert np.isnan(run.losses[end + 1 :, 1]).all() and (run.losses[:end, 1] <= 1e8 * (1 + run.losses[0, 1])).all()
+    assert (
+        np.isnan(run.losses[end + 1 :, 1]).all()
+        and (run.losses[:end, 1] <= 1e8 * (1 + run.losses[0, 1])).all()
+    )
     same(run.distance["w"][end:, 1], np.repeat(run.distance["w"][end, 1], 31 - end))
     for k in (0, 2):
         close(run.losses[:, k], train(model, member(members, k), X, Y, optimizer, 30, **settings).losses)
@@ -250,7 +285,7 @@ def test_a_member_that_diverges_is_told_of_and_leaves_the_others_alone():
 
 
 def test_a_loss_that_is_not_a_number_ends_the_run_with_finite_parameters():
-    loss = lambda f, y: jnp.where(f[0, 0] > 0.5, jnp.nan, -f[0, 0])  # noqa: E731
+    loss = lambda f, y: jnp.where(f[0, 0] > 0.5, jnp.nan, -f[0, 0])
     with pytest.warns(UserWarning, match="the run diverged at step 6"):
         run = train(lambda w, x: w * jnp.ones_like(x), np.zeros(()), X, Y, optax.sgd(0.1), 20, loss=loss)
     assert run.diverged == 6 and run.params == pytest.approx(0.6) and np.isnan(run.losses[6:]).all()
@@ -286,11 +321,15 @@ def looks(monkeypatch):
     return made
 
 
-@pytest.mark.parametrize("ensemble, more", [
-    (False, {}), (True, {"batch_size": 3, "key": KEY}), (True, {"stop": lambda i, losses: losses[i] < 0.3}),
-], ids=["one", "batches", "stop"])  # fmt: skip
+@pytest.mark.parametrize(
+    "ensemble, more",
+    [(False, {}), (True, {"batch_size": 3, "key": KEY}), (True, {"stop": lambda i, losses: losses[i] < 0.3})],
+    ids=["one", "batches", "stop"],
+)
 def test_an_interrupted_run_goes_on_bit_for_bit(path, ensemble, more, monkeypatch):
-    call = partial(train, NET, MEMBERS if ensemble else PARAMS, optimizer=ADAM, ensemble=ensemble, **LONG, **more)
+    call = partial(
+        train, NET, MEMBERS if ensemble else PARAMS, optimizer=ADAM, ensemble=ensemble, **LONG, **more
+    )
     whole = call()
     monkeypatch.setattr(_checkpoint, "SECONDS", 0)
     with monkeypatch.context() as interrupted, pytest.raises(KeyboardInterrupt):
@@ -319,7 +358,10 @@ def test_an_interrupted_record_keeps_what_was_saved(path, monkeypatch):
         once.setattr(training, "_look", interrupted)
         train(NET, PARAMS, optimizer=ADAM, checkpoint=path, **LONG)
     made.clear()
-    same(train(NET, PARAMS, optimizer=ADAM, checkpoint=path, **LONG), train(NET, PARAMS, optimizer=ADAM, **LONG))
+    same(
+        train(NET, PARAMS, optimizer=ADAM, checkpoint=path, **LONG),
+        train(NET, PARAMS, optimizer=ADAM, **LONG),
+    )
     assert made[0] == (48, 50)
 
 
@@ -330,16 +372,31 @@ def test_a_file_is_written_at_the_end_alone_within_ten_seconds(path, monkeypatch
     assert len(saved) == 1
 
 
-@pytest.mark.parametrize("change", [
-    dict(x=X + 1), dict(y=Y + 1), dict(y=Y.astype("float32")), dict(steps=101), dict(loss="mean_half"),
-    dict(loss=lambda f, y: (f - y).mean()), dict(at=[0, 100]), dict(observe={}), dict(batch_size=2, key=KEY), dict(optimizer=ADAM), dict(params=member(MEMBERS, 0)),
-    dict(f=MLP(2, 8, 2, "erf", sigma_b2=0.1)),
-], ids=lambda change: "-".join(change))  # fmt: skip
+@pytest.mark.parametrize(
+    "change",
+    [
+        dict(x=X + 1),
+        dict(y=Y + 1),
+        dict(y=Y.astype("float32")),
+        dict(steps=101),
+        dict(loss="mean_half"),
+        dict(loss=lambda f, y: (f - y).mean()),
+        dict(at=[0, 100]),
+        dict(observe={}),
+        dict(batch_size=2, key=KEY),
+        dict(optimizer=ADAM),
+        dict(params=member(MEMBERS, 0)),
+        dict(f=MLP(2, 8, 2, "erf", sigma_b2=0.1)),
+    ],
+    ids=lambda change: "-".join(change),
+)
 def test_the_file_of_another_run_is_refused(path, change):
     good = dict(f=NET, params=PARAMS, optimizer=SGD, **LONG)
     train(**good, checkpoint=path)
     before = path.read_bytes()
-    with pytest.raises(ValueError, match="is not a checkpoint of this run; expected the same arguments, or another path"):
+    with pytest.raises(
+        ValueError, match="is not a checkpoint of this run; expected the same arguments, or another path"
+    ):
         train(**good | change, checkpoint=path)
     assert path.read_bytes() == before
 
@@ -353,8 +410,8 @@ def test_a_file_of_something_else_is_refused_and_kept(path):
 
 KILLED = """
 import sys, time, jax, jax.numpy as jnp, numpy as np, optax
-from ntk_helpers import _checkpoint
-from ntk_helpers.training import train
+from ntk_helpers.learning.training import _checkpoint
+from ntk_helpers.learning.training import train
 _checkpoint.SECONDS = 0
 slow = float(sys.argv[2])
 sleep = lambda _: time.sleep(slow) or np.zeros(())
@@ -367,8 +424,14 @@ np.save(sys.stdout.buffer, run.losses)
 
 
 def python(*arguments):
-    environment = os.environ | {"JAX_ENABLE_X64": "1", "PYTHONPATH": str(Path(__file__).parents[2]), "JAX_PLATFORMS": "cpu"}
-    return subprocess.Popen([sys.executable, "-c", KILLED, *map(str, arguments)], env=environment, stdout=subprocess.PIPE)
+    environment = os.environ | {
+        "JAX_ENABLE_X64": "1",
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+        "JAX_PLATFORMS": "cpu",
+    }
+    return subprocess.Popen(
+        [sys.executable, "-c", KILLED, *map(str, arguments)], env=environment, stdout=subprocess.PIPE
+    )
 
 
 def test_a_killed_run_goes_on(path):

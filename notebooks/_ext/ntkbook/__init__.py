@@ -22,10 +22,17 @@ def setup(app) -> dict:
     register_plugin("sphinxcontrib.bibtex.style.referencing", "ntk_author_year", RoundAuthorYear)
     boxes.register(app)
     directives = {
-        "slider": Slider, "ledger": Ledger, "chapter-map": ChapterMap, "chapters": Chapters,
-        "objectives": Objectives, "exercises": Exercises, "stored-figure": StoredFigure, "cite-as": CiteAs,
-        "api": Api, "stored-runs": StoredRuns,
-    }  # fmt: skip
+        "slider": Slider,
+        "ledger": Ledger,
+        "chapter-map": ChapterMap,
+        "chapters": Chapters,
+        "objectives": Objectives,
+        "exercises": Exercises,
+        "stored-figure": StoredFigure,
+        "cite-as": CiteAs,
+        "api": Api,
+        "stored-runs": StoredRuns,
+    }
     for name, directive in directives.items():
         app.add_directive(name, directive)
     app.connect("builder-inited", mathjax.require)

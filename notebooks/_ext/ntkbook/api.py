@@ -1,7 +1,7 @@
 """The API reference: ``{api} infinite`` documents the public names of `ntk_helpers.infinite`.
 
-A docstring is Markdown with formulas, as a chapter is, so it is the content of Sphinx's own Python directives as it stands,
-but for links on what it cites and names.
+A docstring is Markdown with formulas, as a chapter is, so it is the content of Sphinx's own Python directives
+as it stands, but for links on what it cites and names.
 """
 
 import ast
@@ -39,7 +39,8 @@ class Api(SphinxDirective):
         return found
 
     def _finish(self, kind: str, signature: addnodes.desc_signature) -> None:
-        """Link the types that are ours, and no others; one line for each argument of many; link the source."""
+        """Link the types that are ours, and no others; one line for each argument of many; link the
+        source."""
         for reference in list(signature.findall(addnodes.pending_xref)):
             full = public_names().get(reference["reftarget"])
             if full:
@@ -47,7 +48,9 @@ class Api(SphinxDirective):
             else:
                 reference.replace_self(reference.children)
         for parameters in signature.findall(addnodes.desc_parameterlist):
-            if parameters.attributes.pop("multi_line_parameter_list", False):  # Sphinx would make a list without terms of them
+            if parameters.attributes.pop(
+                "multi_line_parameter_list", False
+            ):  # Sphinx would make a list without terms of them
                 signature["classes"].append("ntk-long")
         path, node, _ = definition(signature["module"], signature["fullname"])
         self.env.note_dependency(str(path))
@@ -58,10 +61,14 @@ class Api(SphinxDirective):
 
 def _entry(module: str, name: str) -> str:
     (path, node, doc), full = definition(module, name), public_names()[name]
-    options = {"module": full.rpartition(".")[0]} | ({} if full == f"{module}.{name}" else {"canonical": f"{module}.{name}"})
+    options = {"module": full.rpartition(".")[0]} | (
+        {} if full == f"{module}.{name}" else {"canonical": f"{module}.{name}"}
+    )
     if isinstance(node, ast.ClassDef):
         body = "\n\n".join([_prose(doc), *_members(path, node)])
-        return directive("py:class", name + _fields(node), body, **options, **{"single-line-parameter-list": ""})
+        return directive(
+            "py:class", name + _fields(node), body, **options, **{"single-line-parameter-list": ""}
+        )
     if isinstance(node, ast.FunctionDef):
         return directive("py:function", name + _arguments(path, node), _prose(doc), **options)
     return directive("py:data", name, _prose(doc), **options)
@@ -81,7 +88,11 @@ def _members(path: Path, owner: ast.ClassDef) -> Iterator[str]:
 
 def _fields(owner: ast.ClassDef) -> str:
     """The constructor of a dataclass or a named tuple; a default that is made by a call is left out."""
-    found = {name: node.value for name, (node, _) in documented(owner.body).items() if isinstance(node, ast.AnnAssign)}
+    found = {
+        name: node.value
+        for name, (node, _) in documented(owner.body).items()
+        if isinstance(node, ast.AnnAssign)
+    }
     return f"({', '.join(f'{n}={ast.unparse(v)}' if isinstance(v, ast.Constant) else n for n, v in found.items())})"
 
 

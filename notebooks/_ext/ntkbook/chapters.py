@@ -49,11 +49,17 @@ def plan(folder: Path) -> list[Chapter]:
     parts = tomllib.loads((folder / "chapters.toml").read_text(encoding="utf-8"))["part"]
     return [
         Chapter(
-            part["title"], entry["number"], entry["title"], entry["question"], tuple(entry["needs"]), tuple(entry["place"]),
+            part["title"],
+            entry["number"],
+            entry["title"],
+            entry["question"],
+            tuple(entry["needs"]),
+            tuple(entry["place"]),
             next(folder.glob(f"{entry['number']}_*.ipynb"), None),
         )
-        for part in parts for entry in part["chapter"]
-    ]  # fmt: skip
+        for part in parts
+        for entry in part["chapter"]
+    ]
 
 
 class _FromPlan(SphinxDirective):
@@ -87,7 +93,11 @@ class Objectives(_FromPlan):
 
 def objectives(cells: list) -> str:
     """The cell of a chapter that says what the reader will learn and needs; its list stays a list."""
-    return next(cell.source for cell in cells if "**You will learn**" in cell.source).partition("**You will learn**")[2].strip()
+    return (
+        next(cell.source for cell in cells if "**You will learn**" in cell.source)
+        .partition("**You will learn**")[2]
+        .strip()
+    )
 
 
 class Exercises(_FromPlan):
@@ -96,8 +106,10 @@ class Exercises(_FromPlan):
     def text(self, chapters: list[Chapter]) -> str:
         rows = [
             f"| {c.number} | [{title}]({c.file.name}#{label}) | {level} | {minutes} |"
-            for c in chapters if c.file for title, label, level, minutes in exercises(c.cells)
-        ]  # fmt: skip
+            for c in chapters
+            if c.file
+            for title, label, level, minutes in exercises(c.cells)
+        ]
         return "\n".join(["| Chapter | Exercise | Level | Minutes |", "|---|---|---|---|", *rows])
 
 
@@ -107,7 +119,14 @@ def exercises(cells: list) -> list[tuple[str, str, int, int]]:
     for cell in cells:
         if title := exercise_title(cell.source):
             level = LEVEL.search(cell.source)
-            found.append((title, re.search(r'<a id="([\w-]+)">', cell.source)[1], int(level["level"]), int(level["minutes"])))
+            found.append(
+                (
+                    title,
+                    re.search(r'<a id="([\w-]+)">', cell.source)[1],
+                    int(level["level"]),
+                    int(level["minutes"]),
+                )
+            )
     return found
 
 
@@ -126,7 +145,7 @@ def drawing(chapters: list[Chapter]) -> str:
     boxes = [_box(c, *corner[c.number]) for c in chapters]
     return (
         f'<nav class="ntk-map" aria-label="Map of the chapters"><svg viewBox="0 0 {width:g} {height:g}">'
-        f'{"".join(lines)}{"".join(boxes)}</svg></nav>'
+        f"{''.join(lines)}{''.join(boxes)}</svg></nav>"
     )
 
 
@@ -140,7 +159,10 @@ def _box(chapter: Chapter, x: float, y: float) -> str:
     words = wrap(f"{chapter.number} {chapter.title}", 16, break_long_words=False)
     words = words if len(words) < 4 else [*words[:2], f"{words[2].rstrip(',')} …"]
     first = y + BOX[1] / 2 - 7.5 * (len(words) - 1) + 4
-    text = "".join(f'<tspan x="{x + BOX[0] / 2:g}" y="{first + 15 * i:g}">{escape(line)}</tspan>' for i, line in enumerate(words))
+    text = "".join(
+        f'<tspan x="{x + BOX[0] / 2:g}" y="{first + 15 * i:g}">{escape(line)}</tspan>'
+        for i, line in enumerate(words)
+    )
     shape = f'<rect x="{x:g}" y="{y:g}" width="{BOX[0]}" height="{BOX[1]}" rx="6"/><text text-anchor="middle">{text}</text>'
     if chapter.file is None:
         return f'<g class="ntk-planned">{shape}</g>'
@@ -155,12 +177,16 @@ class StoredFigure(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         file, name = Path(self.env.srcdir) / self.arguments[0], self.arguments[1]
         self.env.note_dependency(str(file))
-        shown = [output for cell in nbformat.read(file, as_version=4).cells for output in cell.get("outputs", [])]
+        shown = [
+            output for cell in nbformat.read(file, as_version=4).cells for output in cell.get("outputs", [])
+        ]
         found = [output for output in shown if f'id="{name}"' in output.get("data", {}).get("text/html", "")]
         if not found:
             raise self.error(f"{self.arguments[0]} shows no figure {name}")
         [slider] = outputs.convert(found, Path(self.env.srcdir, pictures.FOLDER))
-        body, caption = re.search(r'(<div class="ntk-slider">.*</div>)\n\n(.*)\n```', slider["data"]["text/markdown"]).groups()
+        body, caption = re.search(
+            r'(<div class="ntk-slider">.*</div>)\n\n(.*)\n```', slider["data"]["text/markdown"]
+        ).groups()
         html = f'<figure id="shown-{name}" class="ntk-slider-figure">{body}<figcaption>{escape(caption)}</figcaption></figure>'
         return [nodes.raw("", html, format="html")]
 
@@ -171,7 +197,13 @@ class CiteAs(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         file = Path(self.env.srcdir).parent / "CITATION.cff"
         self.env.note_dependency(str(file))
-        entry = dict(re.findall(r"^(title|version|url): \"?(.+?)\"?$", file.read_text(encoding="utf-8"), re.MULTILINE))
-        lines = [f"  title   = {{{entry['title']}}},", "  author  = {{The NTK Book authors}},", f"  version = {{{entry['version']}}},"]
+        entry = dict(
+            re.findall(r"^(title|version|url): \"?(.+?)\"?$", file.read_text(encoding="utf-8"), re.MULTILINE)
+        )
+        lines = [
+            f"  title   = {{{entry['title']}}},",
+            "  author  = {{The NTK Book authors}},",
+            f"  version = {{{entry['version']}}},",
+        ]
         text = "\n".join(["@misc{ntkbook,", *lines, f"  url     = {{{entry['url']}}}", "}"])
         return [nodes.literal_block(text, text, language="bibtex")]

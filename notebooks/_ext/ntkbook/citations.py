@@ -30,7 +30,8 @@ class RoundAuthorYear(AuthorYearReferenceStyle):
 
 
 def link_citations(text: str) -> str:
-    """Link the year in "Lee et al. 2019", "Mei & Montanari (2022)" where the bibliography has such a paper."""
+    """Link the year in "Lee et al. 2019", "Mei & Montanari (2022)" where the bibliography has such a
+    paper."""
     return _pattern().sub(_linked, text)
 
 
@@ -42,10 +43,16 @@ def _linked(match: re.Match) -> str:
 
 @lru_cache
 def _keys() -> dict[tuple[str, str], str]:
-    """(authors as a docstring names them, year): key. Of hanin2020 and hanin2020products the one without a suffix is meant."""
+    """(authors as a docstring names them, year): key. Of hanin2020 and hanin2020products the one without a
+    suffix is meant."""
     found = {}
-    for key, entry in sorted(parse_file(BIBLIOGRAPHY).entries.items(), key=lambda item: item[0][-1].isdigit()):
-        names = [" ".join(map(str, author.rich_prelast_names + author.rich_last_names)) for author in entry.persons["author"]]
+    for key, entry in sorted(
+        parse_file(BIBLIOGRAPHY).entries.items(), key=lambda item: item[0][-1].isdigit()
+    ):
+        names = [
+            " ".join(map(str, author.rich_prelast_names + author.rich_last_names))
+            for author in entry.persons["author"]
+        ]
         forms = [" & ".join([", ".join(names[:-1]), names[-1]] if names[1:] else names), f"{names[0]} et al."]
         found |= {(form, entry.fields["year"]): key for form in forms[: len(names)]}
     return found

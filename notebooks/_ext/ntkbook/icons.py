@@ -18,4 +18,6 @@ def keep_used(app, exception) -> None:
     used = {name for file in files for name in NAME.findall(file.read_text(encoding="utf-8"))}
     sheet = out / "_static" / "styles" / "pydata-sphinx-theme.css"
     css = sheet.read_text(encoding="utf-8")
-    sheet.write_text(RULE.sub(lambda rule: rule[0] if used & set(NAME.findall(rule[1])) else "", css), encoding="utf-8")
+    sheet.write_text(
+        RULE.sub(lambda rule: rule[0] if used & set(NAME.findall(rule[1])) else "", css), encoding="utf-8"
+    )

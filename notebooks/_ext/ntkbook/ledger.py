@@ -35,12 +35,17 @@ def claims_of(notebook: Path) -> tuple[str, list[Claim]]:
     cells = nbformat.read(notebook, as_version=4).cells
     lines = [
         (CLAIM.match(line), "solution" in cell.metadata.get("tags", []))
-        for cell in cells if cell.cell_type == "code"
-        for output in cell.outputs if output.get("name") == "stdout"
-        for line in output.text.splitlines() if CLAIM.match(line)
-    ]  # fmt: skip
+        for cell in cells
+        if cell.cell_type == "code"
+        for output in cell.outputs
+        if output.get("name") == "stdout"
+        for line in output.text.splitlines()
+        if CLAIM.match(line)
+    ]
     title = re.match(r"# (.+)", cells[0].source)[1]
-    return title, [Claim(number, *match.groups(), in_solution) for number, (match, in_solution) in enumerate(lines, 1)]
+    return title, [
+        Claim(number, *match.groups(), in_solution) for number, (match, in_solution) in enumerate(lines, 1)
+    ]
 
 
 class Ledger(SphinxDirective):
@@ -74,10 +79,14 @@ def _counts(ledger: list[list[Claim]]) -> str:
 
 
 def _section(stem: str, title: str, claims: list[Claim]) -> nodes.section:
-    section = nodes.section("", nodes.title("", f"{title}: {len(claims)} claims"), ids=[f"ledger-{stem.replace('_', '-')}"])
+    section = nodes.section(
+        "", nodes.title("", f"{title}: {len(claims)} claims"), ids=[f"ledger-{stem.replace('_', '-')}"]
+    )
     section["names"] = list(section["ids"])
     rows = "".join(_row(stem, claim) for claim in claims)
-    heads = "".join(f'<th scope="col">{head}</th>' for head in ("Claim", "Measured", "Expected", "Tolerance", "Source"))
+    heads = "".join(
+        f'<th scope="col">{head}</th>' for head in ("Claim", "Measured", "Expected", "Tolerance", "Source")
+    )
     table = (
         '<div class="pst-scrollable-table-container" tabindex="0" role="region" '
         f'aria-label="Claims of {escape(title)}"><table class="table ntk-ledger"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>'
@@ -88,5 +97,7 @@ def _section(stem: str, title: str, claims: list[Claim]) -> nodes.section:
 
 def _row(stem: str, claim: Claim) -> str:
     expected = claim.expected.partition(" ± ")[0]
-    cells = "".join(f"<td>{escape(text)}</td>" for text in (claim.measured, expected, claim.tolerance, claim.source))
+    cells = "".join(
+        f"<td>{escape(text)}</td>" for text in (claim.measured, expected, claim.tolerance, claim.source)
+    )
     return f'<tr><td><a href="{stem}.html#claim-{claim.number}">{escape(claim.claim)}</a></td>{cells}</tr>'

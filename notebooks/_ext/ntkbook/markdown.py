@@ -17,9 +17,16 @@ import re
 __all__ = ["convert", "directive", "exercise_title"]
 
 BOXES = {
-    "alg": "Algorithm", "cor": "Corollary", "def": "Definition", "exm": "Example", "lem": "Lemma",
-    "prop": "Proposition", "rem": "Remark", "thm": "Theorem", "ex": "Exercise",
-}  # fmt: skip
+    "alg": "Algorithm",
+    "cor": "Corollary",
+    "def": "Definition",
+    "exm": "Example",
+    "lem": "Lemma",
+    "prop": "Proposition",
+    "rem": "Remark",
+    "thm": "Theorem",
+    "ex": "Exercise",
+}
 ADMONITIONS = {"Important", "Note", "Tip", "Warning"}
 BOX = re.compile(
     r"\*\*(?P<kind>[A-Z][a-z]+)(?: \((?P<title>.+?)\))?\.\*\*[ \t]*(?:<a id=\"(?P<label>[\w-]+)\"></a>)?\s*"
@@ -28,9 +35,7 @@ HEADING = re.compile(r"^(#{2,6} .*?)[ \t]*<a id=\"([\w-]+)\"></a>[ \t]*$", re.M)
 EQUATION_ANCHOR = re.compile(r" <a id=\"eq-[\w-]+\"></a>$", re.M)
 EQUATION = re.compile(r"\[\(eq-[\w-]+\)\]\((?:[\w./-]+\.ipynb)?#(eq-[\w-]+)\)")
 CITATION = re.compile(r"\[([^\[\]]*)\]\(#cite-([\w-]+)\)")
-REFERENCE = re.compile(
-    rf"\[[^\[\]]*\]\((?:[\w./-]+\.ipynb)?#(({'|'.join(BOXES)}|fig)-[\w-]+)\)"
-)
+REFERENCE = re.compile(rf"\[[^\[\]]*\]\((?:[\w./-]+\.ipynb)?#(({'|'.join(BOXES)}|fig)-[\w-]+)\)")
 CODE = re.compile(r"(^```.*?^```[ \t]*$|`[^`\n]+`)", re.M | re.S)
 
 

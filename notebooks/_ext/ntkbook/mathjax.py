@@ -11,8 +11,14 @@ from sphinx.util import logging
 
 __all__ = ["CONFIG", "copy", "install", "preload", "require"]
 
-PARTS = ["startup.js", "core.js", "input/tex.js", "input/tex/extensions/boldsymbol.js",
-         "output/chtml.js", "a11y/assistive-mml.js"]
+PARTS = [
+    "startup.js",
+    "core.js",
+    "input/tex.js",
+    "input/tex/extensions/boldsymbol.js",
+    "output/chtml.js",
+    "a11y/assistive-mml.js",
+]
 CONFIG = {
     "loader": {
         "load": ["core", "input/tex", "[tex]/boldsymbol", "output/chtml", "a11y/assistive-mml"],
@@ -52,5 +58,6 @@ def require(app) -> None:
     """Warn at once, and not after the build, when MathJax has not been installed."""
     if not (Path(app.confdir) / "node_modules" / "mathjax").is_dir():
         logging.getLogger(__name__).warning(
-            "MathJax is not installed, formulas would stay TeX: run `npm ci --ignore-scripts` in %s", app.confdir
+            "MathJax is not installed, formulas would stay TeX: run `npm ci --ignore-scripts` in %s",
+            app.confdir,
         )

@@ -1,7 +1,8 @@
 """From the stored outputs of a cell to what the site shows.
 
 Figures become image files with number, caption and alternative text; sliders keep their own
-HTML, with their frames in files, and become numbered figures too; the lines that ``check`` prints become a list of claims.
+HTML, with their frames in files, and become numbered figures too; the lines that ``check`` prints become a
+list of claims.
 """
 
 import base64
@@ -102,7 +103,9 @@ def _slider(html: str, images: Path) -> str:
         return match[0].replace(image["src"], f"_images/{file.name}")
 
     one_block = re.sub(r"\s*\n\s*", " ", re.sub(r"<img [^>]*>", frame, inner).strip())
-    return directive("slider", None, f'<div class="ntk-slider">{one_block}</div>\n\n{_caption(html)}', name=name)
+    return directive(
+        "slider", None, f'<div class="ntk-slider">{one_block}</div>\n\n{_caption(html)}', name=name
+    )
 
 
 def _save(image: dict[str, str], file: Path) -> None:

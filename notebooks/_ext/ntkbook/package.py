@@ -5,23 +5,38 @@ import inspect
 from functools import lru_cache
 from pathlib import Path
 
-__all__ = ["PACKAGE", "ROOT", "definition", "documented", "exported", "module_docstring", "public_modules", "public_names", "tree"]
+__all__ = [
+    "PACKAGE",
+    "ROOT",
+    "definition",
+    "documented",
+    "exported",
+    "module_docstring",
+    "public_modules",
+    "public_names",
+    "tree",
+]
 
 ROOT = Path(__file__).resolve().parents[3]
 PACKAGE = "ntk_helpers"
 
 
 def public_modules() -> list[str]:
-    """The package's modules whose names do not start with an underscore."""
-    paths = [*(ROOT / PACKAGE).glob("[a-z]*.py"), *(path.parent for path in (ROOT / PACKAGE).glob("[a-z]*/__init__.py"))]
-    return sorted(f"{PACKAGE}.{path.stem}" for path in paths)
+    """The doors: rooms whose names do not start with an underscore, and the figures, which need matplotlib."""
+    rooms = [path.parent.relative_to(ROOT) for path in (ROOT / PACKAGE).glob("*/**/__init__.py")]
+    names = [".".join(room.parts) for room in rooms if not room.parts[1].startswith("_")]
+    return sorted([*names, f"{PACKAGE}.book.figures"])
 
 
 @lru_cache
 def public_names() -> dict[str, str]:
     """Every name in the `__all__` of a public module, with the shortest way to import it."""
     short = exported(PACKAGE)
-    return {n: f"{PACKAGE}.{n}" if n in short else f"{module}.{n}" for module in public_modules() for n in exported(module)}
+    return {
+        n: f"{PACKAGE}.{n}" if n in short else f"{module}.{n}"
+        for module in public_modules()
+        for n in exported(module)
+    }
 
 
 def exported(module: str) -> list[str]:
@@ -35,7 +50,8 @@ def module_docstring(module: str) -> str:
 
 
 def definition(module: str, name: str) -> tuple[Path, ast.stmt, str]:
-    """The file and the statement that define `name`, or `Class.member`, and the docstring; imports are followed."""
+    """The file and the statement that define `name`, or `Class.member`, and the docstring; imports are
+    followed."""
     name, _, member = name.partition(".")
     path = _file(module)
     for node in tree(path).body:
@@ -53,7 +69,11 @@ def documented(body: list[ast.stmt]) -> dict[str, tuple[ast.stmt, str]]:
             found[node.name] = node, ast.get_docstring(node) or ""
         elif isinstance(node, ast.Assign | ast.AnnAssign):
             target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
-            text = after.value.value if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) else ""
+            text = (
+                after.value.value
+                if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+                else ""
+            )
             found[ast.unparse(target)] = node, inspect.cleandoc(text)
     return found
 

@@ -36,11 +36,14 @@ def first_tags(html: str) -> dict[str, dict[str, str]]:
 
 
 def save(data: bytes, file: Path, width: int) -> None:
-    """Write a stored picture, shown `width` pixels wide, as the WebP `file`, and beside it the lighter `-1x` one."""
+    """Write a stored picture, shown `width` pixels wide, as the WebP `file`, and beside it the lighter `-1x`
+    one."""
     picture, width = Image.open(BytesIO(data)), min(width, COLUMN)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(data if picture.format == "WEBP" else _lightest(picture, picture, quality=80))
-    small = picture.convert("RGB").resize((width, round(picture.height / picture.width * width)), Image.Resampling.LANCZOS)
+    small = picture.convert("RGB").resize(
+        (width, round(picture.height / picture.width * width)), Image.Resampling.LANCZOS
+    )
     light = _lightest(small, small.quantize(64, dither=Image.Dither.NONE), quality=85)
     _at_1x(file).unlink(missing_ok=True)
     if small.width < picture.width and len(light) < file.stat().st_size:
@@ -52,7 +55,8 @@ def _at_1x(file: Path) -> Path:
 
 
 def _lightest(picture: Image.Image, in_few_colours: Image.Image, quality: int) -> bytes:
-    """Return the smaller of two WebP files: lossy, at a quality without visible loss, or in few colours, lossless."""
+    """Return the smaller of two WebP files: lossy, at a quality without visible loss, or in few colours,
+    lossless."""
     lossy, lossless = BytesIO(), BytesIO()
     picture.save(lossy, "WEBP", quality=quality)
     in_few_colours.convert("RGB").save(lossless, "WEBP", lossless=True)
@@ -75,7 +79,12 @@ def _tag(html: str, file: Path, target: Path) -> str:
         width, height = picture.size
     shown = int(given.get("width", width))
     light = _at_1x(file) if _at_1x(file).exists() else file
-    new = {"src": _publish(light, target), "alt": given["alt"], "width": shown, "height": round(height / width * shown)}
+    new = {
+        "src": _publish(light, target),
+        "alt": given["alt"],
+        "width": shown,
+        "height": round(height / width * shown),
+    }
     if light != file:
         new["srcset"] = f"{new['src']} 1x, {_publish(file, target)} {width / min(shown, COLUMN):.2f}x"
     if "hidden" in given:

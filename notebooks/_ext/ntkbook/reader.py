@@ -11,9 +11,7 @@ from . import markdown, outputs
 
 __all__ = ["read"]
 
-DOORS = re.compile(
-    r"^(\[Open in Colab\]\(\S+\)) · \[Download\]\((\S+)\) · (\d+ CPU seconds .+)$", re.M
-)
+DOORS = re.compile(r"^(\[Open in Colab\]\(\S+\)) · \[Download\]\((\S+)\) · (\d+ CPU seconds .+)$", re.M)
 FORM_TITLE = re.compile(r"\A#@title.*\n")
 
 

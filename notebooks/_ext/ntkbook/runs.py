@@ -1,4 +1,5 @@
-"""The ``stored-runs`` directive: what each notebook's stored run took, the long runs that chapters read, and the versions asked for."""
+"""The ``stored-runs`` directive: what each notebook's stored run took, the long runs that chapters read, and
+the versions asked for."""
 
 import json
 import re
@@ -11,7 +12,8 @@ __all__ = ["StoredRuns", "chapters", "long_runs", "versions"]
 
 
 class StoredRuns(SphinxDirective):
-    """A table made from files: ``chapters`` and ``long`` from what is stored beside the page, ``versions`` from pyproject.toml."""
+    """A table made from files: ``chapters`` and ``long`` from what is stored beside the page, ``versions``
+    from pyproject.toml."""
 
     required_arguments = 1
 
@@ -20,7 +22,11 @@ class StoredRuns(SphinxDirective):
         if self.arguments[0] not in make:
             raise self.error(f"stored-runs takes one of {', '.join(make)}, not {self.arguments[0]}.")
         folder = Path(self.env.srcdir)
-        for path in [*folder.glob("*.ipynb"), *folder.glob("stored/*.json"), folder.parent / "pyproject.toml"]:
+        for path in [
+            *folder.glob("*.ipynb"),
+            *folder.glob("stored/*.json"),
+            folder.parent / "pyproject.toml",
+        ]:
             self.env.note_dependency(str(path))
         return self.parse_text_to_nodes(make[self.arguments[0]](folder))
 
@@ -33,12 +39,15 @@ def chapters(folder: Path) -> str:
         title = "".join(notebook["cells"][0]["source"]).partition("\n")[0].removeprefix("# ")
         stored = notebook["metadata"]["ntk_book"]
         peak = f"{stored['peak_mb']:,} MB" if "peak_mb" in stored else "not stored"
-        rows.append([f"[{title}]({path.name})", str(stored["cpu_seconds"]), peak, stored["date"], stored["jax"]])
+        rows.append(
+            [f"[{title}]({path.name})", str(stored["cpu_seconds"]), peak, stored["date"], stored["jax"]]
+        )
     return _table(["Notebook", "CPU seconds", "Peak memory", "Date", "JAX"], rows)
 
 
 def long_runs(folder: Path) -> str:
-    """The table of the runs in `stored`: command, rows, CPU hours, date, versions, and the start of the hash."""
+    """The table of the runs in `stored`: command, rows, CPU hours, date, versions, and the start of the
+    hash."""
     rows = []
     for path in sorted(folder.glob("stored/*.json")):
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -1,0 +1,185 @@
+r"""Least squares on features or on a kernel, with ridge or none, and features to do it with.
+
+Everything here is float64 on the host, from one singular value decomposition, so that the interpolation
+threshold, where the smallest singular value nearly vanishes, is met with all digits there are.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, PyTree
+
+from ntk_helpers._lib.host import numbers
+from ntk_helpers._lib.inputs import (
+    check_batch,
+    check_finite,
+    check_key,
+    check_numbers,
+    check_params,
+    check_size,
+    traced,
+)
+from ntk_helpers.learning._spectrum import rounding, spectrum
+from ntk_helpers.networks.activations import Activation, get_activation
+from ntk_helpers.networks.mlp import MLP, as_apply
+
+__all__ = ["LeastSquares", "kernel_regression", "least_squares", "random_features", "tangent_features"]
+
+
+@dataclass(frozen=True, eq=False)
+class LeastSquares:
+    r"""What `least_squares` and `kernel_regression` return: solutions for any ridge from one decomposition.
+
+    With eigenvalues $\lambda_k$ of the Gram matrix $F F^\top$, or of the kernel, the solution for a `ridge`
+    $\rho$ has $1/(\lambda_k + \rho)$ in mode k. Modes whose $\lambda_k$ is zero to rounding are left out at
+    every ridge (without one this is the solution of least norm). Ridges are a number, or an array whose
+    shape, `...` below, comes first in the results.
+    """
+
+    eigenvalues: Float[np.ndarray, " k"]
+    """Ascending; those of modes that are left out are not here."""
+    basis: Float[np.ndarray, "p k"]
+    targets: Float[np.ndarray, "k o"]
+
+    @property
+    def rank(self) -> int:
+        """How many modes there are."""
+        return len(self.eigenvalues)
+
+    @property
+    def smallest_singular_value(self) -> float:
+        r"""The least $\sqrt{\lambda_k}$ that is not zero to rounding: its inverse is what noise is multiplied
+        by."""
+        return float(np.sqrt(self.eigenvalues[0])) if self.rank else 0.0
+
+    def coefficients(self, ridge=0.0) -> Float[np.ndarray, "... p o"]:
+        r"""$w = F^\top (F F^\top + \rho I)^{-1} y$ of features, $\alpha = (K + \rho I)^{-1} y$ of a
+        kernel."""
+        return self.basis @ self._modes(ridge)
+
+    def predict(self, test: Float[Array, "m p"], ridge=0.0) -> Float[np.ndarray, "... m o"]:
+        """The outputs at m points, given their features, or their kernel with the training points."""
+        test = numbers("test", test, (None, len(self.basis)))
+        return (test @ self.basis) @ self._modes(ridge)
+
+    def _modes(self, ridge) -> np.ndarray:
+        ridge = _ridges(ridge)
+        return self.targets / (self.eigenvalues + ridge[..., None])[..., None]
+
+
+def least_squares(features: Float[Array, "n p"], y: Float[Array, "n o"]) -> LeastSquares:
+    r"""Least squares on `features` F: $\min_w \|F w - y\|^2 + \rho \|w\|^2$, in the limit $\rho \to 0$
+    without a ridge.
+
+    That limit is the ordinary solution for $p < n$, and the interpolating one of least norm for $p > n$
+    (Hastie et al. 2022). At $p = n$ it is both, and its noise is multiplied by the inverse of the smallest
+    singular value, about $1/\sqrt n$ for random features: finite in each sample, without a mean over samples.
+    Decomposes once for all ridges, O(n p min(n, p)). Raises `ValueError` for arrays that do not match or are
+    not finite.
+    """
+    y, f = _targets(features, y), numbers("features", features, (None, None))
+    u, s, vt = np.linalg.svd(f, full_matrices=False)
+    keep = s > rounding_of(features, f.shape) * s.max(initial=0)
+    u, s, vt = u[:, keep][:, ::-1], s[keep][::-1], vt[keep][::-1]
+    return LeastSquares(s**2, vt.T * s, u.T @ y)
+
+
+def kernel_regression(k_train: Float[Array, "n n"], y: Float[Array, "n o"]) -> LeastSquares:
+    r"""Kernel ridge regression: $f(x) = K(x, X) (K + \rho I)^{-1} y$, in the limit $\rho \to 0$ without a
+    ridge.
+
+    The same as `least_squares` on features whose Gram matrix is K, and the mean of `gp_posterior` with $\rho$
+    as noise. Raises `ValueError` for arrays that do not match or are not finite, and a K that is not
+    symmetric or not positive.
+    """
+    y = _targets(k_train, y)
+    if np.ndim(k_train) != 2:
+        raise ValueError(f"k_train has shape {np.shape(k_train)}; expected (n, n).")
+    values, vectors = spectrum(k_train)
+    keep = values > rounding(k_train) * values[-1]
+    return LeastSquares(values[keep], vectors[:, keep], vectors[:, keep].T @ y)
+
+
+def random_features(
+    key: Array, dim: int, count: int, activation: str | Activation = "relu"
+) -> Callable[[Array], Array]:
+    r"""A map of points (n, dim) to `count` random features $\phi(w_i^\top x / \sqrt{d})$ (Rahimi & Recht
+    2007).
+
+    The $w_i$ are uniform on the sphere of radius $\sqrt d$, as in Mei & Montanari (2022): for
+    $\|x\| = \sqrt d$ the argument has variance 1. The first p of them are p random features. Raises
+    `ValueError` for sizes below 1, an unknown activation, and points that are none, not finite, or of another
+    dimension.
+    """
+    dim, count = check_size("dim", dim), check_size("count", count)
+    check_key(key)
+    phi = get_activation(activation).fn
+    w = jax.random.normal(key, (count, dim), float)
+    w = w / jnp.linalg.norm(w, axis=1, keepdims=True)
+
+    def features(x):
+        x = check_numbers("x", x)
+        if x.ndim != 2 or x.shape[1] != dim or len(x) == 0:
+            raise ValueError(f"x has shape {x.shape}; expected (n, {dim}), n at least 1.")
+        check_finite("x", x)
+        return phi(x @ w.T)
+
+    return features
+
+
+def tangent_features(
+    f: MLP | Callable[[PyTree, Array], Array], params: PyTree, x: Float[Array, "n ..."]
+) -> Float[Array, "n p"]:
+    r"""The features of the tangent kernel: $\nabla_\theta f(x_i; \theta)$ as rows, so that
+    $F F^\top = \Theta$ (Jacot et al. 2018, sec. 4).
+
+    `f` has one output. The order of the p parameters is that of `jax.flatten_util.ravel_pytree`. A
+    `jax.tree_util.Partial` is compiled once for all its arrays. Raises `ValueError` for another number of
+    outputs, an `f` that fails, parameters that are not floating, and points or parameters that are none or
+    not finite.
+    """
+    f, x = as_apply(f), check_batch("x", x)
+    check_params(params)
+    outputs = traced("f", f, params, x)
+    if getattr(outputs, "shape", None) not in ((len(x),), (len(x), 1)) or not jnp.issubdtype(
+        outputs.dtype, jnp.floating
+    ):
+        raise ValueError(
+            f"the outputs have shape {getattr(outputs, 'shape', outputs)}; expected floating ones, ({len(x)}, 1)."
+        )
+    return _gradients(f, params, x)
+
+
+@jax.jit
+def _gradients(f, params, x):
+    def row(point):
+        return ravel_pytree(jax.grad(lambda p: f(p, point[None]).sum())(params))[0]
+
+    return jax.vmap(row)(x)
+
+
+def rounding_of(features, shape) -> float:
+    """Singular values so small, relative to the largest, are zero to rounding in the type that the features
+    came in."""
+    dtype = np.asarray(features).dtype
+    return max(shape) * float(np.finfo(dtype if np.issubdtype(dtype, np.floating) else float).eps)
+
+
+def _targets(rows, y) -> np.ndarray:
+    y = numbers("y", y, (None, None))
+    if np.ndim(rows) == 0 or len(rows) != len(y):
+        raise ValueError(
+            f"there are rows for {np.shape(rows)[:1]} points, and y has shape {y.shape}; expected as many."
+        )
+    return y
+
+
+def _ridges(ridge) -> np.ndarray:
+    ridge = np.asarray(numbers("ridge", ridge))
+    if (ridge < 0).any():
+        raise ValueError(f"ridge is {ridge.min()}; expected at least 0.")
+    return ridge

@@ -1,0 +1,177 @@
+"""The one description of a fully connected network, its initialization and its forward pass."""
+
+import reprlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import Partial
+from jaxtyping import Array, Float, PyTree
+
+from ntk_helpers._lib.inputs import check_choice, check_key, check_points, check_size, check_variance
+from ntk_helpers.networks.activations import Activation, get_activation
+
+__all__ = ["MLP", "PARAMETERIZATIONS", "check_network"]
+
+PARAMETERIZATIONS = ("ntk", "standard")
+"""The names that `MLP(parameterization=...)` knows: see `MLP`."""
+VARIANCES = ("sigma_w2", "sigma_b2")
+
+
+@jax.tree_util.register_pytree_with_keys_class
+@dataclass(frozen=True)
+class MLP:
+    r"""A fully connected network of `depth` weight layers: depth 1 is an affine model.
+
+    $z^1 = \mathrm{affine}(x)$, $z^{l+1} = \mathrm{affine}(\phi(z^l))$, output $f(x) = z^L$. `width` is the
+    number of units of every hidden layer, or a tuple with a number for each of the depth - 1. The two
+    parameterizations give the same functions at initialization and different tangent kernels:
+
+    - `"ntk"`: $\mathrm{affine}(a) = \sigma_w a W/\sqrt{n} + \sigma_b b$ with $W_{ij}, b_j \sim N(0, 1)$ and
+      $n$ the fan-in (Jacot et al. 2018, section 2);
+    - `"standard"`: $\mathrm{affine}(a) = a W + b$ with $W_{ij} \sim N(0, \sigma_w^2/n)$,
+      $b_j \sim N(0, \sigma_b^2)$. Biases are parameters even where $\sigma_b^2 = 0$.
+
+    The variances are leaves of a pytree, so a network passes through `jit`, `vmap` and `grad` in them;
+    everything else is static. Raises `ValueError` for sizes below 1, unknown names and negative variances.
+    """
+
+    depth: int
+    width: int | tuple[int, ...]
+    d_out: int = 1
+    activation: str = "relu"
+    sigma_w2: float = 2.0
+    sigma_b2: float = 0.0
+    parameterization: str = "ntk"
+
+    def __post_init__(self):
+        depth = check_size("depth", self.depth)
+        if isinstance(self.width, (tuple, list)):
+            if len(self.width) != depth - 1:
+                raise ValueError(
+                    f"width is {self.width!r}; expected one number, or {depth - 1} for depth {depth}."
+                )
+            width = tuple(check_size("width", each) for each in self.width)
+        else:
+            width = check_size("width", self.width)
+        for name, size in (("depth", depth), ("width", width), ("d_out", check_size("d_out", self.d_out))):
+            object.__setattr__(self, name, size)
+        check_choice("parameterization", self.parameterization, PARAMETERIZATIONS)
+        get_activation(self.activation)
+        for name in VARIANCES:
+            check_variance(name, getattr(self, name))
+
+    def tree_flatten_with_keys(self):
+        static = dict(vars(self))
+        leaves = tuple((jax.tree_util.GetAttrKey(name), static.pop(name)) for name in VARIANCES)
+        return leaves, tuple(static.items())
+
+    @classmethod
+    def tree_unflatten(cls, static, variances):
+        """Unchecked, unlike the constructor: the leaves of a tree may be gradients, of any sign, or
+        placeholders."""
+        net = object.__new__(cls)
+        vars(net).update(static, **dict(zip(VARIANCES, variances)))
+        return net
+
+    @property
+    def phi(self) -> Activation:
+        """The network's activation with its dual maps."""
+        return get_activation(self.activation)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Units of each hidden layer, depth - 1 numbers."""
+        return self.width if isinstance(self.width, tuple) else (self.width,) * (self.depth - 1)
+
+    def fan_in(self, d_in: int) -> tuple[int, ...]:
+        """Fan-in of each weight layer for inputs of `d_in` features."""
+        return (d_in, *self.widths)
+
+    def init(self, key: Array, d_in: int, dtype=float) -> PyTree:
+        """Draw parameters: a list over layers of `{"w": (fan_in, fan_out), "b": (fan_out,)}`."""
+        check_network(self)
+        check_key(key)
+        return _init(self, key, check_size("d_in", d_in), jax.dtypes.canonicalize_dtype(dtype).name)
+
+    def apply(self, params: PyTree, x: Float[Array, "n d"]) -> Float[Array, "n o"]:
+        """Outputs of the network at inputs `x`."""
+        check_network(self)
+        x, _ = check_points(x)
+        d_in = x.shape[1]
+        shapes = jax.tree.map(lambda leaf: getattr(leaf, "shape", leaf), params)
+        expected = [{"w": (m, n), "b": (n,)} for m, n in zip(self.fan_in(d_in), (*self.widths, self.d_out))]
+        if (list(shapes) if isinstance(shapes, tuple) else shapes) != expected:
+            raise ValueError(
+                f"params hold {reprlib.repr(shapes)}; expected shapes {expected}, as init(key, {d_in}) gives."
+            )
+        return self.preactivations(params, x)[-1]
+
+    def preactivations(self, params: PyTree, x: Float[Array, "n d"]) -> list[Float[Array, "n m"]]:
+        """The preactivations of every layer, the output last."""
+        w_scale, b_scale = self.scales(x.shape[1])
+        a, out = x, []
+        for layer, w_s in zip(params, w_scale):
+            out.append(w_s * (a @ layer["w"]) + b_scale * layer["b"])
+            a = self.phi.fn(out[-1])
+        return out
+
+    def scales(self, d_in: int) -> tuple[list, Array | float]:
+        r"""The factors of weights (by layer) and biases in the forward pass: $\sigma_w/\sqrt n$, $\sigma_b$,
+        or 1."""
+        if self.parameterization == "standard":
+            return [1.0] * self.depth, 1.0
+        return [jnp.sqrt(self.sigma_w2 / n) for n in self.fan_in(d_in)], jnp.sqrt(self.sigma_b2)
+
+
+def check_network(net: object) -> None:
+    """Raise `ValueError` unless `net` is an `MLP`, and one: its variances are numbers, or rows of them inside
+    `vmap`."""
+    if not isinstance(net, MLP):
+        raise ValueError(f"net is {reprlib.repr(net)}; expected an MLP.")
+    for name in VARIANCES:
+        if np.shape(getattr(net, name)):
+            raise ValueError(
+                f"{name} has shape {np.shape(getattr(net, name))}; expected one number, or vmap over the network."
+            )
+
+
+def as_apply(f: MLP | Callable[[PyTree, Array], Array]) -> Partial:
+    """A network, or any function of parameters and inputs, as a pytree that `jit` takes; raises `ValueError`
+    for what is neither."""
+    if isinstance(f, MLP):
+        return Partial(MLP.apply, f)
+    if not callable(f):
+        raise ValueError(f"f is {f!r}; expected an MLP, or a function of parameters and inputs.")
+    return f if isinstance(f, Partial) else Partial(f)
+
+
+@partial(jax.jit, static_argnums=(2, 3))
+def _init(net: MLP, key: Array, d_in: int, dtype: str) -> PyTree:
+    fan_in = net.fan_in(d_in)
+    # The biases are one more row of the weights.
+    blocks = (_uniform_blocks if len(set(net.widths)) < 2 else _blocks)(
+        net, key, [n + 1 for n in fan_in], dtype
+    )
+    params = [{"w": block[:-1], "b": block[-1]} for block in blocks]
+    if net.parameterization == "ntk":
+        return params
+    return [
+        {"w": jnp.sqrt(net.sigma_w2 / n) * p["w"], "b": jnp.sqrt(net.sigma_b2) * p["b"]}
+        for p, n in zip(params, fan_in)
+    ]
+
+
+def _uniform_blocks(net: MLP, key: Array, rows: list[int], dtype: str) -> list[Array]:
+    """One draw for all hidden layers, which compiles faster than one each."""
+    shapes = (sum(rows[:-1]), (net.widths or (1,))[0]), (rows[-1], net.d_out)
+    body, head = (jax.random.normal(k, shape, dtype) for k, shape in zip(jax.random.split(key), shapes))
+    return [*jnp.split(jax.lax.optimization_barrier(body), np.cumsum(rows[:-1]))[:-1], head]
+
+
+def _blocks(net: MLP, key: Array, rows: list[int], dtype: str) -> list[Array]:
+    shapes = zip(rows, (*net.widths, net.d_out))
+    return [jax.random.normal(k, shape, dtype) for k, shape in zip(jax.random.split(key, net.depth), shapes)]
