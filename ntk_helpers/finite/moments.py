@@ -1,5 +1,4 @@
-r"""The first two moments of the tangent kernel of a finite network with ReLU: exact, at every width and
-depth.
+r"""The first two moments of the tangent kernel of a finite ReLU network: exact, at every width and depth.
 
 By the signs of a layer's weights, the mask $\phi'(z)$ of a homogeneous activation may be taken as independent
 of everything else (Hanin & Nica 2020, for ReLU). Then a network is a product of independent matrices, of
@@ -46,10 +45,18 @@ def ntk_moments(net: MLP, x: Float[Array, "n d"]) -> NTKMoments:
     \end{aligned}$$
 
     A layer of ReLU whose n units are all off, with probability $2^{-n}$, switches off those above it: this is
-    in the moments, too. Takes O(L) operations. Limits at large width and depth: Hanin & Nica (2020),
-    Seleznova & Kutyniok (2022). Raises `ValueError` for an activation that is not homogeneous, a `sigma_b2`
-    or a `d_out` other than 0 and 1, inputs that are not a finite (n, d) array or are 0, and moments that
-    over- or underflow.
+    in the moments, too. It takes O(L) operations. Limits at large width and depth are in Hanin & Nica (2020)
+    and Seleznova & Kutyniok (2022).
+
+    Raises
+
+    - `ValueError` for an activation that is not homogeneous;
+    - `ValueError` for a `sigma_b2` other than 0, or a `d_out` other than 1;
+    - `ValueError` for inputs that are not a finite (n, d) array, or hold a row of zeros;
+    - `ValueError` for moments that leave the range of floats.
+
+    >>> ntk_moments(MLP(depth=8, width=64), np.ones((1, 64))).ratio.round(3)  # 1: it would not vary
+    array([1.466])
     """
     check_network(net)
     x, _ = check_points(x)
@@ -68,8 +75,9 @@ def ntk_moments(net: MLP, x: Float[Array, "n d"]) -> NTKMoments:
             net, np.square(np.asarray(x, float)).sum(1), np.asarray(scales, float) ** 2, float(b) ** 2, s2
         )
     if not ((found.second > np.finfo(float).tiny) & (found.second < np.inf)).all():
+        at = f"at depth {net.depth} with sigma_w2 {net.sigma_w2}"
         raise ValueError(
-            f"the moments leave the range of floats at depth {net.depth} with sigma_w2 {net.sigma_w2}; expected less depth, or weights and inputs of another size."
+            f"the moments leave the range of floats {at}; expected less depth, or another scale."
         )
     return found
 

@@ -118,9 +118,9 @@ def _share(program: BlockProgram, budget: int) -> float:
 def _too_large(program: BlockProgram, budget: int) -> str:
     host, device = program.bytes()
     return (
-        f"blocks of {program.grid.block} points on {program.sharding.mesh.size} devices take {host:,} bytes of memory, and "
-        f"{device:,} of each device's own; expected at most {budget:,}, and {default_budget():,}: a smaller block, fewer "
-        "devices or a larger memory_budget."
+        f"blocks of {program.grid.block} points on {program.sharding.mesh.size} devices take "
+        f"{host:,} bytes of memory, and {device:,} of each device's own; expected at most {budget:,}, and "
+        f"{default_budget():,}: a smaller block, fewer devices or a larger memory_budget."
     )
 
 

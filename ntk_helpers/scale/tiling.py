@@ -1,5 +1,4 @@
-r"""A kernel too large for one call, in blocks: on all devices, within a memory budget, into a file that
-survives a kill."""
+r"""A kernel too large for one call, in blocks: on all devices, within a budget, into a file that survives."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -30,15 +29,14 @@ def tiled(
     block: int | None = None,
     devices: Sequence[jax.Device] | None = None,
 ) -> np.ndarray | np.memmap:
-    r"""The kernel $K_{ij} = k(x_i, x'_j)$ of two batches of any size, (n1, n2, ...), computed in blocks of
-    `block` points.
+    r"""The kernel $K_{ij} = k(x_i, x'_j)$ of two batches of any size, (n1, n2, ...), computed in blocks.
 
-    `kernel(a, b)` is any function of two batches to a floating (n_a, n_b, ...) array, each entry by itself,
-    for example `partial(ntk, net)` or `lambda a, b: empirical_ntk(net, params, a, b, "trace")`. It is
-    compiled once, for one shape of block; the block behind every edge starts early enough to be whole. The
-    inputs, (n1, ...) and (n2, ...), stay on the host and may be memory maps. Without `x2` the kernel must be
-    symmetric: only blocks on and above the diagonal are computed, and written transposed too, with the last
-    two axes of a 4-D kernel exchanged.
+    `block` is the number of points at each side of a block. `kernel(a, b)` is any function of two batches to
+    a floating (n_a, n_b, ...) array, each entry by itself, for example `partial(ntk, net)` or
+    `lambda a, b: empirical_ntk(net, params, a, b, "trace")`. It is compiled once, for one shape of block; the
+    block behind every edge starts early enough to be whole. The inputs, (n1, ...) and (n2, ...), stay on the
+    host and may be memory maps. Without `x2` the kernel must be symmetric: only blocks on and above the
+    diagonal are computed, and written transposed too, with the last two axes of a 4-D kernel exchanged.
 
     - `devices`: a block is computed on each at the same time; by default all of this process.
     - `memory_budget` in bytes, by default half of the device's memory: holds inputs (but memory maps), the
@@ -58,11 +56,21 @@ def tiled(
 
     A progress bar appears after two seconds; the environment variable TQDM_DISABLE=1 switches it off.
 
-    Raises `ValueError` before any work for inputs that are not finite or not alike, a kernel of another shape
-    or not floating, a result or a block that does not fit into the budget, and a file that is not of this
-    call: other inputs, shape or block. Raises it, with the file left as it was, where the kernel is not the
-    one of the file (by more than the root of machine precision), and for a kernel that is not symmetric,
-    found on a diagonal block.
+    Raises, before any work,
+
+    - `ValueError` for inputs that are not finite, or not alike;
+    - `ValueError` for a kernel of another shape, or not of type float16, float32 or float64;
+    - `ValueError` for a result or a block that does not fit into the budget;
+    - `ValueError` for a file that was begun with other inputs, another shape or another block;
+
+    and, with the file left as it was,
+
+    - `ValueError` where the kernel is not the one of the file, by more than the root of machine precision;
+    - `ValueError` for a kernel that is not symmetric, without `x2`. It is found on a diagonal block.
+
+    >>> x = np.random.default_rng(0).normal(size=(100, 5))
+    >>> tiled(lambda a, b: ntk(MLP(3, 1), a, b), x, block=40).shape
+    (100, 100)
     """
     x1, x2 = check_batches(x1, x2, np.asanyarray)
     columns = x1 if x2 is None else x2
@@ -187,7 +195,7 @@ def _check_same_kernel(program: BlockProgram, file: BlockFile, at: tuple[int, in
     for _, part in program.parts([at]):
         if differ(part, file.open()[rows, columns]):
             raise ValueError(
-                f"{file.path} holds another kernel: its block {at} differs. Choose another path, or delete it."
+                f"{file.path} holds another kernel: its block {at} differs. Choose another path or delete it."
             )
 
 

@@ -10,13 +10,12 @@ from ntk_helpers.theory.meanfield import (
     propagate,
     trainable_depth,
 )
+from ntk_helpers.theory.random_features import hermite_parts, random_features_risk
 from ntk_helpers.theory.risk import (
     Risk,
     descent_risk,
-    hermite_parts,
     linear_risk,
     optimal_ridge,
-    random_features_risk,
     ridgeless_risk,
     weak_features_risk,
 )
