@@ -23,6 +23,7 @@ __all__ = [
     "check_real",
     "check_size",
     "check_variance",
+    "first_line",
     "is_number",
     "is_traced",
     "pieces",
@@ -104,8 +105,9 @@ def check_finite(name: str, x: Array) -> None:
     """Raise `ValueError` if a concrete array holds NaN or infinity."""
     if isinstance(x, jax.core.Tracer | jax.ShapeDtypeStruct):
         return
-    bad = sum(int(piece.size - np.isfinite(piece).sum()) for piece in pieces(np.asarray(x)))
-    if bad:
+    finite = [np.isfinite(piece) for piece in pieces(np.asarray(x))]
+    if not all(piece.all() for piece in finite):
+        bad = sum(int(piece.size - piece.sum()) for piece in finite)
         raise ValueError(
             f"{name} holds {bad} values that are NaN or infinite, of {np.size(x)}; all must be finite."
         )
@@ -136,10 +138,17 @@ def check_params(params) -> None:
     are concrete."""
     for path, leaf in jax.tree.leaves_with_path(params):
         name = f"params{jax.tree_util.keystr(path)}"
-        found = check_numbers(name, leaf)
+        found = leaf if isinstance(leaf, jax.Array) else check_numbers(name, leaf)
         if not jnp.issubdtype(found.dtype, jnp.floating):
-            raise ValueError(f"{name} has dtype {found.dtype}; expected a floating type.")
+            raise ValueError(
+                f"{name} has dtype {found.dtype}; expected a floating type: close f over the rest."
+            )
         check_finite(name, found)
+
+
+def first_line(error: Exception) -> str:
+    """An exception's type and the first line of what it says."""
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
 
 
 def traced(name: str, f, *arguments):
@@ -149,9 +158,7 @@ def traced(name: str, f, *arguments):
     except ValueError:
         raise
     except Exception as error:
-        raise ValueError(
-            f"{name} fails: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
-        ) from error
+        raise ValueError(f"{name} fails: {first_line(error)}") from error
 
 
 def check_batch(name: str, x: object, array=jnp.asarray) -> Array | jax.ShapeDtypeStruct:
@@ -181,7 +188,10 @@ def check_points(x1, x2=None) -> tuple[Array, Array | None]:
     for name, x in (("x1", x1), ("x2", x2))[: 1 if x2 is None else 2]:
         x = check_numbers(name, x)
         if x.ndim != 2 or 0 in x.shape:
-            raise ValueError(f"{name} has shape {x.shape}; expected (points, features), both at least 1.")
+            flat = f": flatten the points, {name}.reshape(len({name}), -1)" if x.ndim > 2 else ""
+            raise ValueError(
+                f"{name} has shape {x.shape}; expected (points, features), both at least 1{flat}."
+            )
         if not jnp.issubdtype(x.dtype, jnp.floating):
             raise ValueError(
                 f"{name} has dtype {x.dtype}; expected a floating type, for example {name}.astype(float)."

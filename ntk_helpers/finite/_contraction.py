@@ -17,8 +17,9 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array
 
-from ntk_helpers.finite._gradients import Factor, Gradient, Term
+from ntk_helpers.finite._gradients import Gradient
 from ntk_helpers.finite._program import Program
+from ntk_helpers.finite._terms import Factor, Term
 
 __all__ = ["OUTPUTS", "Contraction", "contract", "plan"]
 

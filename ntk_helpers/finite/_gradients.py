@@ -10,17 +10,17 @@ with one factor, the parameter's block of the Jacobian. Novak, Sohl-Dickstein & 
 Finite Width Neural Tangent Kernel", section 3.3, gives the structures and their costs.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 
 import jax
-from jaxtyping import Array, PyTree
 
 from ntk_helpers.finite import _rules  # noqa: F401  (registers them)
 from ntk_helpers.finite._program import Program, flatten
-from ntk_helpers.finite._terms import Factor, Term, expand_or_block, fresh
+from ntk_helpers.finite._row import Row
+from ntk_helpers.finite._terms import Term, expand_or_block, fresh
 
-__all__ = ["Factor", "Gradient", "Term", "gradient_terms"]
+__all__ = ["Gradient", "gradient_terms"]
 
 
 @dataclass(frozen=True)
@@ -37,27 +37,24 @@ class Gradient:
         return " + ".join(dict.fromkeys(term.how for term in self.terms))
 
 
-def gradient_terms(apply: Callable, params: PyTree, x: Array) -> tuple[Program, list[Gradient]]:
-    """The program of one input's vector-Jacobian product, and the factors of every parameter's cotangent in
-    it.
+def gradient_terms(row: Row) -> tuple[Program, list[Gradient]]:
+    """The program of one input's vector-Jacobian product, and every parameter's cotangent in factors.
 
-    The program's inputs are the leaves of `params`, one input x (no batch axis) and one cotangent, of shape
-    (o,).
+    The program's inputs are what the function holds, its parameters, one input x and one cotangent (o,). A
+    parameter of size 0 has no gradient and is left out.
     """
 
-    def f(params, x):
-        return apply(params, x[None])[0]
+    def pullback(held, leaves, x, cotangent):
+        return jax.vjp(lambda leaves: row.outputs(held, leaves, x), leaves)[1](cotangent)[0]
 
-    def pullback(params, x, cotangent):
-        return jax.tree.leaves(jax.vjp(lambda p: f(p, x), params)[1](cotangent)[0])
-
-    out = jax.eval_shape(f, params, x)
-    closed = flatten(jax.make_jaxpr(pullback)(params, x, out))
-    leaves = jax.tree.leaves_with_path(params)
-    program = Program(closed, [*[frozenset()] * len(leaves), frozenset({"x"}), frozenset({"cotangent"})])
+    closed = flatten(jax.make_jaxpr(pullback)(row.held, row.params, row.x, row.out))
+    fixed = [frozenset()] * (len(row.held) + len(row.params))
+    program = Program(closed, [*fixed, frozenset({"x"}), frozenset({"cotangent"})])
     gradients = []
-    for (path, _), var in zip(leaves, program.jaxpr.outvars):
-        labels = tuple(fresh() if size > 1 else None for size in var.aval.shape)
-        terms = expand_or_block(program, var, labels, alone=True)
-        gradients.append(Gradient(jax.tree_util.keystr(path), program.aval(var), tuple(terms)))
+    for name, var in zip(row.names, program.jaxpr.outvars):
+        aval = program.aval(var)
+        if prod(aval.shape):
+            labels = tuple(fresh() if size > 1 else None for size in aval.shape)
+            terms = expand_or_block(program, var, labels, alone=True)
+            gradients.append(Gradient(name, aval, tuple(terms)))
     return program, gradients

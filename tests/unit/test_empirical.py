@@ -132,7 +132,7 @@ def test_bad_arguments_are_refused(arguments, message, x1):
 
 def test_a_function_that_does_not_batch_is_refused(x1):
     with pytest.raises(
-        ValueError, match=r"f maps inputs of shape \(4, 3\) to .*; expected an array of shape \(4, outputs\)"
+        ValueError, match=r"f maps inputs of shape \(1, 3\) to .*; expected an array of shape \(1, outputs\)"
     ):
         empirical_ntk(lambda params, x: (x @ params).sum(0), jnp.ones((3, 2)), x1)
 

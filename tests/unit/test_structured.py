@@ -409,8 +409,8 @@ def test_auto_takes_the_method_with_the_fewest_operations():
     cost = empirical_ntk_cost(wide, wide.init(random.key(0), 8), normal(0, 50, 8))
     assert cost.method == min(cost.others, key=cost.others.get) == "structured"
     columns = empirical_ntk_cost(lambda w, x: x[:, None] * w, normal(0, 200), normal(0, 2))
-    assert set(columns.others) == {"structured", "jacobian", "ntk_vp"}
-    assert columns.method == "ntk_vp" and 2 * columns.others["ntk_vp"] < columns.others["structured"]
+    assert set(columns.others) == {"structured", "jacobian"}  # products can cancel
+    assert columns.method == min(columns.others, key=columns.others.get)
 
 
 # --- bad input
@@ -429,7 +429,7 @@ def test_auto_takes_the_method_with_the_fewest_operations():
         (
             {"w": np.ones((3, 2, 2))},
             np.ones((2, 3)),
-            r"f maps inputs of shape \(2, 3\) to .*expected an array of shape \(2, outputs\)",
+            r"f maps inputs of shape \(1, 3\) to .*expected an array of shape \(1, outputs\)",
         ),
     ],
 )
@@ -444,7 +444,9 @@ def test_rows_that_depend_on_one_another_are_refused():
         z = x @ p["w"]
         return (z - z.mean(0)) @ p["v"]
 
-    with pytest.raises(ValueError, match="f changes a row's output by .* when another row is beside it"):
+    with pytest.raises(
+        ValueError, match="f changes a row's output by .* with its place in the batch or the rows"
+    ):
         empirical_ntk(normalized, DENSE, normal(7, 4, 3))
 
 
@@ -454,5 +456,5 @@ def test_batch_normalization_without_an_epsilon_is_refused():
         return (z - z.mean(0)) / z.std(0)
 
     x = jnp.arange(6.0).reshape(3, 2)
-    with pytest.raises(ValueError, match="changes a row's output by inf when another row is beside it"):
+    with pytest.raises(ValueError, match="changes a row's output by nan with its place in the batch"):
         empirical_ntk(f, jnp.ones((2, 1)), x)

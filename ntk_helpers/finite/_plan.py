@@ -1,0 +1,98 @@
+"""One analysis of a function, made once and kept as long as the function: its cost and its kernel."""
+
+import weakref
+from collections.abc import Callable
+from functools import partial
+from types import MethodType
+
+import jax
+from jax.tree_util import Partial
+from jaxtyping import Array, PyTree
+
+from ntk_helpers._lib.blocks import in_blocks
+from ntk_helpers.finite._cost import NTKCost, estimate
+from ntk_helpers.finite._methods import METHODS, Analysis, Method
+from ntk_helpers.finite._row import abstract, batch_program, trace_row
+from ntk_helpers.finite._rows import BATCH
+from ntk_helpers.networks.mlp import MLP
+
+__all__ = ["Plan", "Plans", "plans_of"]
+
+KEPT = 64
+"""So many analyses of one function are kept, and plans of one analysis; the oldest goes first."""
+_kept: dict[int, dict] = {}
+"""What was made of each function that is alive, by its id, since a function need not be hashable."""
+
+
+class Plan:
+    """How one kernel is computed: its cost, and the compiled function that computes it."""
+
+    def __init__(self, method: Method, cost: NTKCost):
+        self.cost = cost
+
+        # Plans are kept, so nothing in them may hold the function or its arguments.
+        @partial(jax.jit, static_argnames="ticks")
+        def kernel(held: list[Array], params: list[Array], x1: Array, x2: Array | None, ticks: bool) -> Array:
+            with jax.default_matmul_precision("highest"):
+                prepare, combine = (partial(step, held, params) for step in (method.prepare, method.combine))
+                return in_blocks(prepare, combine, x1, x2, cost.block, ticks)
+
+        self.kernel = kernel
+
+
+class Plans:
+    """The analysis of a function for one type of parameters and inputs, and plans by sizes and budget."""
+
+    def __init__(self, apply: Partial, params: PyTree, x: jax.ShapeDtypeStruct, output: str):
+        self.row = trace_row(apply, params, x)
+        batch = jax.ShapeDtypeStruct((BATCH, *x.shape), x.dtype)
+        self.batch = batch_program(apply, params, batch)[0] if apply.func is not MLP.apply else None
+        analysis = Analysis(self.row, output)
+        self.methods = {name: method(analysis) for name, method in METHODS.items()}
+        self.rows_are_independent = False  # not known yet
+        self._plans: dict[tuple, Plan] = {}
+
+    def plan(self, n1: int, n2: int, symmetric: bool, method: str, budget: int) -> Plan:
+        """The plan for so many points; `ValueError` if none fits."""
+
+        def make():
+            cost = estimate(self.methods, n1, n2, symmetric, method, budget)
+            return Plan(self.methods[cost.method], cost)
+
+        return _remembered(self._plans, (n1, n2, symmetric, method, budget), make)
+
+
+def plans_of(f: MLP | Callable, apply: Partial, params: PyTree, x: Array, output: str) -> Plans:
+    """The plans for `f`, which is `apply` as a pytree, at parameters and inputs like these."""
+    owner = f if not isinstance(f, MLP | Partial) else apply.func
+    owner, name = (owner.__self__, owner.__func__) if isinstance(owner, MethodType) else (owner, None)
+    leaves, structure = jax.tree.flatten((apply.args, apply.keywords, params))
+    shapes = [abstract(leaf) for leaf in leaves]
+    point = jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
+    types = tuple((s.shape, s.dtype, s.weak_type) for s in (*shapes, point))
+    settings = jax.config.jax_enable_x64, jax.config.jax_numpy_dtype_promotion
+
+    def make():
+        args, keywords, like = jax.tree.unflatten(structure, shapes)
+        return Plans(Partial(apply.func, *args, **keywords), like, point, output)
+
+    return _remembered(_of(owner), (name, structure, types, output, settings), make)
+
+
+def _of(owner) -> dict:
+    """What is kept for an object; it goes with the object."""
+    if id(owner) not in _kept:
+        try:
+            weakref.finalize(owner, _kept.pop, id(owner), None)
+        except TypeError:  # of a class whose objects cannot be referred to weakly
+            return {}
+        _kept[id(owner)] = {}
+    return _kept[id(owner)]
+
+
+def _remembered(kept: dict, key, make: Callable):
+    if key not in kept:
+        kept[key] = make()
+        while len(kept) > KEPT:
+            del kept[next(iter(kept))]
+    return kept[key]
