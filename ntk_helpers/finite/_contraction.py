@@ -66,43 +66,49 @@ def plan(program: Program, gradient: Gradient, sizes: dict[str, int], output: st
 
     A parameter that is used once has one pair: there the order of the product makes the same choice.
     """
-    itemsize = gradient.aval.dtype.itemsize
-    second = "jb" if output == "full" else "ja"
+    ways = [_of_pairs(program, gradient, sizes, output)]
+    if len(gradient.terms) > 1:
+        ways.append(_of_blocks(program, gradient, sizes, output))
+    return min(ways, key=lambda way: way.flops)
+
+
+def _of_pairs(program, gradient: Gradient, sizes, output: str) -> Contraction:
+    """Every term of one side with every term of the other."""
     pairs = []
-    for u, v in product(gradient.terms, repeat=2):
-        letters: dict = {}
-        operands = [
-            *_operands(program, u, 0, "ia", letters, sizes),
-            *_operands(program, v, 1, second, letters, sizes),
-        ]
-        pairs.append(_product(operands, OUTPUTS[output]))
-    direct = sum(pair.flops for pair in pairs)
-    if len(pairs) > 1:
-        axes = sorted({label for factor in gradient.terms[0].factors for label in factor.labels if label > 0})
-        letters = dict(zip(axes, LETTERS))
-        blocks = tuple(
-            tuple(
-                _product(
-                    _operands(program, term, side, point, dict(letters), sizes),
-                    point + "".join(letters.values()),
-                )
-                for term in gradient.terms
-            )
-            for side, point in enumerate(("ia", "ja"))
-        )
-        size = math.prod(gradient.aval.shape)
-        last = (
-            2
-            * size
-            * math.prod(sizes[letter] for letter in OUTPUTS[output])
-            * (sizes["a"] if output == "trace" else 1)
-        )
-        flops = last + sum(block.flops for side in blocks for block in side)
-        if flops < direct:
-            peak = max(block.entries for side in blocks for block in side)
-            entries = (sizes["i"] + sizes["j"]) * sizes["a"] * size + peak
-            return Contraction(gradient, (), blocks, flops, itemsize * entries)
-    return Contraction(gradient, tuple(pairs), (), direct, itemsize * max(pair.entries for pair in pairs))
+    for term, other in product(gradient.terms, repeat=2):
+        letters: dict = {}  # shared, so that the parameter's axes have one letter on both sides
+        left = _operands(program, term, 0, "ia", letters, sizes)
+        right = _operands(program, other, 1, _second(output), letters, sizes)
+        pairs.append(_product(left + right, OUTPUTS[output]))
+    entries = max(pair.entries for pair in pairs)
+    flops = sum(pair.flops for pair in pairs)
+    return Contraction(gradient, tuple(pairs), (), flops, gradient.aval.dtype.itemsize * entries)
+
+
+def _of_blocks(program, gradient: Gradient, sizes, output: str) -> Contraction:
+    """Each side's terms summed to its block of the Jacobian, and one product of both blocks."""
+    axes = sorted({label for factor in gradient.terms[0].factors for label in factor.labels if label > 0})
+    letters = dict(zip(axes, LETTERS))
+    own = "".join(letters.values())
+
+    def block(term: Term, side: int, point: str) -> Product:
+        return _product(_operands(program, term, side, point, dict(letters), sizes), point + own)
+
+    blocks = tuple(
+        tuple(block(term, side, point) for term in gradient.terms) for side, point in enumerate(("ia", "ja"))
+    )
+    made = [each for side in blocks for each in side]
+    size = math.prod(gradient.aval.shape)
+    entries = (sizes["i"] + sizes["j"]) * sizes["a"] * size + max(each.entries for each in made)
+    summed = sizes["a"] if output == "trace" else 1
+    last = 2 * size * summed * math.prod(sizes[letter] for letter in OUTPUTS[output])
+    flops = last + sum(each.flops for each in made)
+    return Contraction(gradient, (), blocks, flops, gradient.aval.dtype.itemsize * entries)
+
+
+def _second(output: str) -> str:
+    """The letters of the second side's points and outputs: those of the first, but for the full kernel."""
+    return "jb" if output == "full" else "ja"
 
 
 def contract(contraction: Contraction, values: tuple[dict, dict], output: str) -> Array:
@@ -112,9 +118,7 @@ def contract(contraction: Contraction, values: tuple[dict, dict], output: str) -
         return sum(_evaluate(pair, values) for pair in contraction.pairs)
     left, right = (sum(_evaluate(block, values) for block in side) for side in contraction.blocks)
     rest = contraction.blocks[0][0].result[2:]
-    return _arranged(
-        _join((left, "ia" + rest), (right, ("jb" if output == "full" else "ja") + rest), result), result
-    )
+    return _arranged(_join((left, "ia" + rest), (right, _second(output) + rest), result), result)
 
 
 def _operands(

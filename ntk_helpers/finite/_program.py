@@ -117,17 +117,20 @@ class Program:
 
 
 class Loop:
-    """A `scan`: `body` is the program of one step, whose inputs are constants, carries and slices, in this
-    order."""
+    """A `scan`: `body` is the program of one step.
+
+    A step reads constants, carries and slices, in this order, and returns carries and slices. In the loop's
+    own equation slices have one axis more, that of the steps; the others have not.
+    """
 
     def __init__(self, eqn: JaxprEqn, depends: list[frozenset]):
         self.length, self.reverse = eqn.params["length"], eqn.params["reverse"]
         flat, depends = flatten(eqn.params["jaxpr"]), list(depends)
-        rank = [len(v.aval.shape) for v in [*eqn.invars, *eqn.outvars]]
-        inner_rank = [len(v.aval.shape) for v in [*flat.jaxpr.invars, *flat.jaxpr.outvars]]
-        once = [outside == inside for outside, inside in zip(rank, inner_rank)]
-        self.carries = sum(once[len(eqn.invars) :])
-        self.consts = sum(once[: len(eqn.invars)]) - self.carries
+        # JAX names and counts these parts of a scan differently from version to version; the ranks tell them.
+        self.carries = _of_equal_rank(eqn.outvars, flat.jaxpr.outvars)
+        self.consts = _of_equal_rank(eqn.invars, flat.jaxpr.invars) - self.carries
+        # A carry depends on what it starts from and on all that earlier steps put into it: repeat until no
+        # carry gains anything, at most once for each pair of a carry and an input.
         while True:
             self.body = Program(flat, depends)
             carried = [self.body.depends(v) for v in flat.jaxpr.outvars[: self.carries]]
@@ -144,7 +147,11 @@ class Loop:
         return self.body.jaxpr.invars[self.consts : self.consts + self.carries]
 
     def kept(self, outputs: list[int], stacked: list[Key]) -> list[int]:
-        """The carries that the outputs and stacked values need, some only by way of others."""
+        """The carries that the outputs and stacked values need, some only by way of others.
+
+        The others are left out: the loops of a backward pass add up each parameter's whole gradient in a
+        carry, which is what a structured kernel never forms.
+        """
         out = self.body.jaxpr.outvars
         kept = {i for i in outputs if i < self.carries}
         while True:
@@ -185,3 +192,8 @@ class Loop:
         last, stacks = jax.lax.scan(step, start, operands[first:], self.length, self.reverse)
         made = dict(zip(kept, last)) | dict(zip(slices, stacks))
         return made, dict(zip(stacked, stacks[len(slices) :]))
+
+
+def _of_equal_rank(outside: list, inside: list) -> int:
+    """How many of a loop's values its step has whole, not as slices."""
+    return sum(len(v.aval.shape) == len(w.aval.shape) for v, w in zip(outside, inside))

@@ -17,11 +17,11 @@ BATCH = 3
 
 
 def rows_are_independent(row: Row, batch: Callable, held: list, params: list, x: Array) -> bool:
-    """Raise `ValueError` if a row's output changes with its place in the batch or with its neighbours.
+    """Raise `ValueError` if a row's output changes with its place in the batch or its neighbours.
 
-    The change is measured against the rounding error of the output, which is that of what is subtracted in it:
-    of a network minus itself at the start, say. Gives whether the check was made: where anything is traced,
-    as inside `jit`, no value is known.
+    The change is measured against the rounding error of the output, which is that of what is subtracted in
+    it: of a network minus itself at the start, say. Gives whether the check was made: where anything is
+    traced, as inside `jit`, no value is known.
     """
     if is_traced(held, params, x):
         return False
@@ -30,9 +30,9 @@ def rows_are_independent(row: Row, batch: Callable, held: list, params: list, x:
         return False
     if not change <= rounding:  # NaN is a change, too
         raise ValueError(
-            f"f changes a row's output by {change:.2g} with its place in the batch or the rows beside it; expected "
-            "rows that do not depend on one another, up to rounding. Normalization over the batch needs its "
-            "running averages, dropout must be off. If you know better: check_rows=False."
+            f"f changes a row's output by {change:.2g} with its place in the batch or the rows beside it; "
+            "expected rows that do not depend on one another, up to rounding. Normalization over the batch "
+            "needs its running averages, dropout must be off. If you know better: check_rows=False."
         )
     return True
 
@@ -45,7 +45,7 @@ def _another(x: Array) -> Array:
 
 
 def _change_and_rounding(row: Row, batch: Callable, held, params, one, other) -> tuple[Array, Array]:
-    """How far the outputs at one row differ, alone, in each place of a batch of copies, and between others."""
+    """How far outputs at one row differ: alone, in each place of a batch of copies, and between others."""
 
     @jax.jit
     def measure(held, params, one, other):

@@ -120,10 +120,22 @@ def _analysed(f, params, x1, x2, output, method) -> tuple[Partial, Plans, Array,
     check_choice("method", method, ("auto", *METHODS))
     apply = as_apply(f)
     x1, x2 = (check_points if isinstance(f, MLP) else check_batches)(x1, x2)
+    for name, array in (("x1", x1), ("x2", x2)):
+        _check_sharding(name, array)
     if x2 is not None and x2.dtype != x1.dtype:
         raise ValueError(f"x1 has dtype {x1.dtype} and x2 {x2.dtype}; expected the same.")
     _check_trainable(params)
     return apply, plans_of(f, apply, params, x1, output), x1, x2
+
+
+def _check_sharding(name: str, array: Array | None) -> None:
+    """Raise `ValueError` for an array whose shards are part of its type, which all operations must fit."""
+    sharding = getattr(getattr(array, "aval", None), "sharding", None)
+    if any(axis is not None for axis in getattr(sharding, "spec", ())):
+        raise ValueError(
+            f"{name} is sharded along explicit axes of a mesh, {sharding.spec}; expected automatic ones: "
+            "jax.make_mesh(..., axis_types=(jax.sharding.AxisType.Auto,))."
+        )
 
 
 def _check_trainable(params: PyTree) -> None:
@@ -136,6 +148,8 @@ def _check_trainable(params: PyTree) -> None:
     if not jax.tree.leaves(params):
         raise ValueError(f"params are {params!r}, without an array; expected at least one parameter.")
     check_params(params)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        _check_sharding(f"params{jax.tree_util.keystr(path)}", leaf)
 
 
 def _plan(plans: Plans, x1, x2, method: str, memory_budget: int | None) -> Plan:

@@ -256,6 +256,16 @@ def test_parameters_that_no_kernel_is_taken_in(params, message):
             ask(network, params, X)
 
 
+def test_explicit_meshes_are_told_what_to_do():
+    mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Explicit,))
+    sharded = jax.device_put(X, jax.NamedSharding(mesh, jax.P("data")))
+    with pytest.raises(ValueError, match="x1 is sharded along explicit axes of a mesh"):
+        empirical_ntk(network, PARAMS, sharded)
+    automatic = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    sharded = jax.device_put(X, jax.NamedSharding(automatic, jax.P("data")))
+    close(empirical_ntk(network, PARAMS, sharded), by_jacobian(network, PARAMS, X))
+
+
 def test_images_are_told_what_to_do():
     net = MLP(2, 8)
     with pytest.raises(ValueError, match=r"x1 has shape \(5, 4, 4, 1\).*x1.reshape\(len\(x1\), -1\)"):
