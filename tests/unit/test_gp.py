@@ -80,7 +80,7 @@ def test_both_pass_through_jit_and_grad(points):
     "change, says",
     [
         ({"k_train": np.eye(3)[:2]}, r"k_train is \(2, 3\)"),
-        ({"y": np.ones(3)}, r"y \(3,\); expected \(n, n\) and \(n, outputs\)"),
+        ({"y": np.ones((3, 1, 1))}, r"y \(3, 1, 1\); expected \(n, n\) and \(n, outputs\) or \(n,\)"),
         ({"y": np.ones((2, 1))}, r"y \(2, 1\)"),
         (
             {"k_cross": np.ones((2, 4))},
@@ -96,7 +96,7 @@ def test_both_pass_through_jit_and_grad(points):
         ({"k_cross": np.full((2, 3), np.inf)}, "k_cross holds 6 values"),
         (
             {"k_train": -np.eye(3)},
-            r"k_train \+ 0.0 · I is not positive definite; expected distinct points, or a larger noise",
+            r"k_train \+ 0.0 · I is not positive definite, with a k_train in float64; expected distinct points",
         ),
     ],
 )

@@ -152,7 +152,7 @@ def test_tangent_features_of_a_partial_compile_once():
     [
         (lambda: least_squares(np.ones(3), np.ones((3, 1))), "features"),
         (lambda: least_squares(np.ones((3, 2)), np.ones((4, 1))), "expected as many"),
-        (lambda: least_squares(np.ones((3, 2)), np.ones(3)), "y has shape"),
+        (lambda: least_squares(np.ones((3, 2)), np.ones(())), "y has shape"),
         (lambda: least_squares(np.full((3, 2), np.nan), np.ones((3, 1))), "NaN"),
         (lambda: kernel_regression(np.ones((3, 2)), np.ones((3, 1))), "shape"),
         (lambda: kernel_regression(np.triu(np.ones((3, 3))), np.ones((3, 1))), "symmetric"),

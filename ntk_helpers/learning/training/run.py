@@ -18,10 +18,10 @@ from jaxtyping import Array, Float, Int, PyTree
 from tqdm import tqdm
 
 from ntk_helpers._lib.inputs import check_batch, check_choice, check_size
+from ntk_helpers.learning._program import as_program
 from ntk_helpers.learning.training import _arguments as arguments
 from ntk_helpers.learning.training._checkpoint import Checkpoint
 from ntk_helpers.learning.training._descent import State, advance, step_of, value_of
-from ntk_helpers.learning.training._program import as_program
 from ntk_helpers.networks.mlp import MLP, as_apply
 
 __all__ = ["Run", "train"]
