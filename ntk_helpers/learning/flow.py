@@ -53,8 +53,8 @@ def kernel_flow(
     >>> labels = jnp.array([0, 1])
     >>> loss = lambda f: -jax.nn.log_softmax(f)[jnp.arange(2), labels].mean()
     >>> kernel_flow(np.eye(2), loss, t=[0.0, 10.0], f0=np.zeros((2, 2)))[1].round(2)
-    array([[ 1.15, -1.15],
-           [-1.15,  1.15]])
+    array([[ 1.09, -1.09],
+           [-1.09,  1.09]])
     """
     check_values("theta", theta)
     if not callable(loss):
