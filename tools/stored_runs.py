@@ -114,7 +114,7 @@ def run_training(case: dict, checkpoint: Path) -> dict:
     limit = max_learning_rate(kernel(params), "sum_half") * len(x)
     return {
         "loss": short(run.loss / 5),
-        "least_loss": short(np.nanmin(run.losses) / 5),
+        "least_loss": short(np.nanmin(run.batch_losses) / 5),
         "change": short(run.change("ntk")),
         "stopped": int(run.stopped),
         "diverged": int(run.diverged),

@@ -115,6 +115,11 @@ def check_finite(name: str, x: Array) -> None:
 
 def check_numbers(name: str, x: object, array=jnp.asarray) -> Array | jax.ShapeDtypeStruct:
     """Return `x` as an array of numbers, made by `array`, or raise `ValueError`."""
+    if array is np.asarray and is_traced(x):
+        raise ValueError(
+            f"{name} has no values inside jit, grad or vmap; expected an array outside of them, since this is "
+            "computed on the host."
+        )
     try:
         found = x if isinstance(x, jax.ShapeDtypeStruct) else array(x)
         numbers = any(jnp.issubdtype(found.dtype, kind) for kind in (np.number, np.bool_))

@@ -24,7 +24,11 @@ BATCH_BYTES = 2**26
 
 
 class NTKSamples(NamedTuple):
-    """Draws of the kernel, of its parts by layer, which sum to it, and of the same networks' outputs."""
+    """What `sample_ntk` returns with `parts=True`: kernels, their parts by layer, and the networks' outputs.
+
+    The weights' and the biases' parts of all layers sum to the kernel. Row i of every array is of the same
+    network.
+    """
 
     kernel: Float[Array, "draws n n"]
     weights: Float[Array, "draws depth n n"]
@@ -35,12 +39,11 @@ class NTKSamples(NamedTuple):
 def sample_ntk(
     net: MLP, key: Array, x: Float[Array, "n d"], draws: int, parts: bool = False
 ) -> Float[Array, "draws n n"] | NTKSamples:
-    r"""Draws of the tangent kernel $\Theta$ on the inputs `x`, each of a network of its own at
-    initialization, one output.
+    r"""Draws of the tangent kernel $\Theta$ on the inputs `x`, each of another network at initialization.
 
-    The law is that of `empirical_ntk(net, net.init(key, d), x, output="trace")` at any width, with no
-    approximation but rounding, of relative size n·eps. With $A$ (n, m) the inputs of a layer, $D$ (n, p) the
-    derivatives of the outputs in its preactivations $H$, and $s^2 = \sigma_w^2/m$,
+    The network has one output. The law is that of `empirical_ntk(net, net.init(key, d), x, output="trace")`
+    at any width, with no approximation but rounding, of relative size n·eps. With $A$ (n, m) the inputs of a
+    layer, $D$ (n, p) the derivatives of the outputs in its preactivations $H$, and $s^2 = \sigma_w^2/m$,
 
     $$\begin{aligned}
     \Theta &= \sum_l (w_l^2 A_l A_l^\top + b^2) \circ D_l D_l^\top, \\
@@ -62,10 +65,19 @@ def sample_ntk(
     $A A^\top$. A layer where $m p \le n (m + p)$ draws $W$ itself. Layer values of inputs that are
     equal or opposite stay so to the last bit, kernel entries to rounding.
 
-    `parts=True` returns an `NTKSamples`. Draw i depends on the key and on i alone, so more draws continue
-    fewer. Calls of several batches show a progress bar after two seconds. Computed in the type of `x`,
-    float32 at least. Raises `ValueError` for a network with more than one output, less than one draw, or
-    inputs that are not a finite (n, d) array.
+    With `parts=True` the result is an `NTKSamples`. Draw i depends on the key and on i alone, so more draws
+    continue fewer. Numbers have the type of `x`, float32 at least. Calls of several batches show a progress
+    bar after two seconds.
+
+    Raises:
+
+    - `ValueError` for what is no network, and for a network with more than one output;
+    - `ValueError` for less than one draw, and for what is no key;
+    - `ValueError` for inputs that are not a finite (n, d) array.
+
+    >>> kernels = sample_ntk(MLP(3, 50), jax.random.key(0), jnp.eye(2), draws=100)
+    >>> kernels.shape
+    (100, 2, 2)
     """
     check_network(net)
     check_key(key)
@@ -105,51 +117,73 @@ def _sample(
 def _draw(net: MLP, key: Array, x: Array, twins: Array | None) -> NTKSamples:
     """One network: its kernel (n, n), parts (depth, n, n) and outputs (n,). Without `twins` nothing is
     tied."""
-    d_in, fan_out = x.shape[1], (*net.widths, 1)
-    scales = jnp.sqrt(net.sigma_w2 / jnp.asarray(net.fan_in(d_in), x.dtype)).astype(x.dtype)
-    sigma_b = jnp.sqrt(net.sigma_b2).astype(x.dtype)
     tie = (lambda rows, images, even=False: images) if twins is None else partial(_tie, twins)
+    w_scales, b_scale = net.scales(x.shape[1])
+    first, *runs = _runs(net, key, x)
+    x = tie(x, _rotated(x))
+    outputs, input_grams, kept = _forward(net, tie, x, first, runs)
+    delta_grams = _backward(tie, jnp.ones_like(outputs), kept)
+    weights = jnp.asarray(w_scales, x.dtype)[:, None, None] ** 2 * input_grams * delta_grams
+    biases = jnp.asarray(b_scale, x.dtype) ** 2 * delta_grams
+    return NTKSamples((weights + biases).sum(0), weights, biases, outputs[:, 0])
+
+
+class _Run(NamedTuple):
+    """Layers of one shape, `size` units each, on the first axis: a loop goes through them."""
+
+    size: int
+    scales: Float[Array, " layers"]
+    normals: Float[Array, "layers c"]
+
+
+def _runs(net: MLP, key: Array, x: Float[Array, "n d"]) -> list[_Run]:
+    """The layers in order; the first, whose input is `x`, is a run of its own."""
+    n, d_in = x.shape
+    scales = jnp.sqrt(net.sigma_w2 / jnp.asarray(net.fan_in(d_in), x.dtype)).astype(x.dtype)
+    shapes = list(zip((min(n, d_in), *net.widths), (*net.widths, 1)))
+    runs = [shapes[:1], *(list(run) for _, run in groupby(shapes[1:]))]
+    numbers = [len(run) * (run[0][1] + _count(n, *run[0])) for run in runs]
+    normals = jnp.split(jax.random.normal(key, (sum(numbers),), x.dtype), list(accumulate(numbers))[:-1])
+    scales = jnp.split(scales, list(accumulate(map(len, runs)))[:-1])
+    return [_Run(run[0][1], s, z.reshape(len(run), -1)) for run, s, z in zip(runs, scales, normals)]
+
+
+def _forward(net: MLP, tie, x: Array, first: _Run, runs: list[_Run]):
+    """The outputs, the Gram matrices of all layers' inputs, and what the way back needs of each run."""
+    sigma_b = jnp.sqrt(net.sigma_b2).astype(x.dtype)
 
     def affine(a, size, scale, normals):
         product, gram, weights = _product(normals[size:], a, size)
         return scale * tie(a, product) + sigma_b * normals[:size], gram, weights
 
-    def forward(size, h, layer):
+    def layer(size, h, drawn):
         a = net.phi.fn(h)
-        out, gram, weights = affine(a, size, *layer)
-        return out, (
-            gram,
-            (layer[0], weights, tie(jnp.concatenate([h, a], 1), net.phi.derivative(h), even=True)),
-        )
+        slope = tie(jnp.concatenate([h, a], 1), net.phi.derivative(h), even=True)
+        out, gram, weights = affine(a, size, *drawn)
+        return out, (gram, (drawn[0], weights, slope))
 
-    def backward(delta, kept):
+    h, gram, _ = affine(x, first.size, first.scales[0], first.normals[0])
+    grams, kept = [gram[None]], []
+    for run in runs:
+        h, (gram, saved) = _scan(partial(layer, run.size), h, (run.scales, run.normals))
+        grams.append(gram)
+        kept.append(saved)
+    return h, jnp.concatenate(grams), kept
+
+
+def _backward(tie, delta: Float[Array, "n 1"], kept: list) -> Float[Array, "depth n n"]:
+    """The Gram matrices of the outputs' derivatives in all layers' preactivations."""
+
+    def layer(delta, kept):
         scale, weights, slope = kept
         gram = delta @ delta.T
         return scale * tie(delta, weights.transposed(delta, gram)) * slope, gram
 
-    x = tie(x, _rotated(x))
-    shapes = list(zip((x.shape[1], *net.widths), fan_out))
-    counts = [size + _count(len(x), m, size) for m, size in shapes]
-    ends = list(accumulate(counts))
-    normals = jax.random.normal(key, (ends[-1],), x.dtype)
-    h, gram, _ = affine(x, fan_out[0], scales[0], normals[: ends[0]])
-    input_grams, kept, start = [gram], [], 1
-    for (_, size), run in groupby(shapes[1:]):
-        stop = start + len(list(run))
-        rows = normals[ends[start - 1] : ends[stop - 1]].reshape(stop - start, -1)
-        h, (gram, saved) = _scan(partial(forward, size), h, (scales[start:stop], rows))
-        input_grams, kept, start = [*input_grams, *gram], [*kept, saved], stop
-
-    delta, delta_grams = jnp.ones_like(h), []
+    grams = []
     for saved in reversed(kept):
-        delta, gram = _scan(backward, delta, saved, reverse=True)
-        delta_grams = [*gram, *delta_grams]
-    delta_grams = jnp.stack([delta @ delta.T, *delta_grams])
-
-    w_scales, b_scale = net.scales(d_in)
-    weights = jnp.asarray(w_scales, x.dtype)[:, None, None] ** 2 * jnp.stack(input_grams) * delta_grams
-    biases = jnp.asarray(b_scale, x.dtype) ** 2 * delta_grams
-    return NTKSamples((weights + biases).sum(0), weights, biases, h[:, 0])
+        delta, gram = _scan(layer, delta, saved, reverse=True)
+        grams.insert(0, gram)
+    return jnp.concatenate([(delta @ delta.T)[None], *grams])
 
 
 def _scan(step, carry, layers, reverse=False):
@@ -195,7 +229,8 @@ def _product(
     if len(normals) == m * size:
         w = normals.reshape(m, size)
         return a @ w, a @ a.T, _Dense(w)
-    # Two of its routines at a time can wait for each other on a CPU with two cores: the next layer's comes after all of this one.
+    # Two of its routines at a time can wait for each other on a CPU with two cores: the next layer's comes
+    # after all of this one.
     q, r = jax.lax.optimization_barrier(jnp.linalg.qr(a.T))
     z, rest = normals[: n * size].reshape(n, size), normals[n * size :].reshape(n, m)
     return r.T @ z, r.T @ r, _Conditioned(q, z, rest)
@@ -219,6 +254,7 @@ def _rotated(x: Float[Array, "n d"]) -> Float[Array, "n k"]:
 # --- inputs that are equal or opposite
 
 
+@jax.jit
 def _twins(x: Float[Array, "n d"]) -> Int[Array, " n"]:
     """For each input the first that equals it or its negative."""
     return jax.lax.map(lambda row: ((x == row).all(1) | (x == -row).all(1)).argmax(), x)

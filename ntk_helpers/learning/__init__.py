@@ -9,8 +9,9 @@ from ntk_helpers.learning.conventions import (
     max_learning_rate,
     steps_to_time,
 )
-from ntk_helpers.learning.dynamics import KernelDynamics, kernel_dynamics, kernel_flow
+from ntk_helpers.learning.dynamics import KernelDynamics, kernel_dynamics
 from ntk_helpers.learning.expansion import linearize, taylor
+from ntk_helpers.learning.flow import kernel_flow
 from ntk_helpers.learning.gp import gp_log_likelihood, gp_posterior
 from ntk_helpers.learning.posterior import Posterior
 from ntk_helpers.learning.regression import (

@@ -23,7 +23,8 @@ from ntk_helpers._lib.inputs import (
     check_size,
     traced,
 )
-from ntk_helpers.learning._spectrum import rounding, spectrum
+from ntk_helpers.learning._outputs import columns, like
+from ntk_helpers.learning._spectrum import check_values, precision, rounding, spectrum
 from ntk_helpers.networks.activations import Activation, get_activation
 from ntk_helpers.networks.mlp import MLP, as_apply
 
@@ -37,13 +38,19 @@ class LeastSquares:
     With eigenvalues $\lambda_k$ of the Gram matrix $F F^\top$, or of the kernel, the solution for a `ridge`
     $\rho$ has $1/(\lambda_k + \rho)$ in mode k. Modes whose $\lambda_k$ is zero to rounding are left out at
     every ridge (without one this is the solution of least norm). Ridges are a number, or an array whose
-    shape, `...` below, comes first in the results.
+    shape, `...` below, comes first in the results. For targets (n,) results have no axis o of outputs.
+
+    >>> fit = least_squares(np.array([[1.0], [2.0]]), np.array([1.0, 2.0]))
+    >>> fit.rank, fit.coefficients([0.0, 5.0])
+    (1, array([[1. ],
+           [0.5]]))
     """
 
     eigenvalues: Float[np.ndarray, " k"]
     """Ascending; those of modes that are left out are not here."""
     basis: Float[np.ndarray, "p k"]
-    targets: Float[np.ndarray, "k o"]
+    targets: Float[np.ndarray, "k o"] | Float[np.ndarray, " k"]
+    """In the coordinates of the modes."""
 
     @property
     def rank(self) -> int:
@@ -59,43 +66,63 @@ class LeastSquares:
     def coefficients(self, ridge=0.0) -> Float[np.ndarray, "... p o"]:
         r"""$w = F^\top (F F^\top + \rho I)^{-1} y$ of features, $\alpha = (K + \rho I)^{-1} y$ of a
         kernel."""
-        return self.basis @ self._modes(ridge)
+        return like(self.targets, self.basis @ self._modes(ridge))
 
     def predict(self, test: Float[Array, "m p"], ridge=0.0) -> Float[np.ndarray, "... m o"]:
         """The outputs at m points, given their features, or their kernel with the training points."""
         test = numbers("test", test, (None, len(self.basis)))
-        return (test @ self.basis) @ self._modes(ridge)
+        return like(self.targets, (test @ self.basis) @ self._modes(ridge))
 
-    def _modes(self, ridge) -> np.ndarray:
+    def _modes(self, ridge) -> Float[np.ndarray, "... k o"]:
         ridge = _ridges(ridge)
-        return self.targets / (self.eigenvalues + ridge[..., None])[..., None]
+        targets = self.targets[:, None] if self.targets.ndim == 1 else self.targets
+        return targets / (self.eigenvalues + ridge[..., None])[..., None]
 
 
-def least_squares(features: Float[Array, "n p"], y: Float[Array, "n o"]) -> LeastSquares:
-    r"""Least squares on `features` F: $\min_w \|F w - y\|^2 + \rho \|w\|^2$, in the limit $\rho \to 0$
-    without a ridge.
+def least_squares(features: Float[Array, "n p"], y: Float[Array, "n o"] | Float[Array, " n"]) -> LeastSquares:
+    r"""Least squares on `features` F: $\min_w \|F w - y\|^2 + \rho \|w\|^2$, for any ridge $\rho$.
 
-    That limit is the ordinary solution for $p < n$, and the interpolating one of least norm for $p > n$
-    (Hastie et al. 2022). At $p = n$ it is both, and its noise is multiplied by the inverse of the smallest
-    singular value, about $1/\sqrt n$ for random features: finite in each sample, without a mean over samples.
-    Decomposes once for all ridges, O(n p min(n, p)). Raises `ValueError` for arrays that do not match or are
-    not finite.
+    Without a ridge it is the limit $\rho \to 0$: the ordinary solution for $p < n$, and the interpolating one
+    of least norm for $p > n$ (Hastie et al. 2022). At $p = n$ it is both, and its noise is multiplied by the
+    inverse of the smallest singular value, about $1/\sqrt n$ for random features: finite in each sample,
+    without a mean over samples. One decomposition, O(n p min(n, p)), serves all ridges.
+
+    Raises:
+
+    - `ValueError` for arrays that do not match or are not finite.
+
+    >>> fit = least_squares(np.eye(3), np.arange(3.0))
+    >>> fit.predict(np.ones((1, 3)), ridge=[0.0, 1.0])
+    array([[3. ],
+           [1.5]])
     """
+    check_values("features", features)
     y, f = _targets(features, y), numbers("features", features, (None, None))
     u, s, vt = np.linalg.svd(f, full_matrices=False)
-    keep = s > rounding_of(features, f.shape) * s.max(initial=0)
+    keep = s > max(f.shape) * precision(features) * s.max(initial=0)
     u, s, vt = u[:, keep][:, ::-1], s[keep][::-1], vt[keep][::-1]
     return LeastSquares(s**2, vt.T * s, u.T @ y)
 
 
-def kernel_regression(k_train: Float[Array, "n n"], y: Float[Array, "n o"]) -> LeastSquares:
-    r"""Kernel ridge regression: $f(x) = K(x, X) (K + \rho I)^{-1} y$, in the limit $\rho \to 0$ without a
-    ridge.
+def kernel_regression(
+    k_train: Float[Array, "n n"], y: Float[Array, "n o"] | Float[Array, " n"]
+) -> LeastSquares:
+    r"""Kernel ridge regression: $f(x) = K(x, X) (K + \rho I)^{-1} y$, for any ridge $\rho$.
 
-    The same as `least_squares` on features whose Gram matrix is K, and the mean of `gp_posterior` with $\rho$
-    as noise. Raises `ValueError` for arrays that do not match or are not finite, and a K that is not
-    symmetric or not positive.
+    Without a ridge it is the limit $\rho \to 0$. It is the same as `least_squares` on features whose Gram
+    matrix is K, and the mean of `gp_posterior` with $\rho$ as noise. The result has no gradients, and cannot
+    be computed inside `jit`; those of `gp_posterior` have and can.
+
+    Raises:
+
+    - `ValueError` for arrays that do not match or are not finite;
+    - `ValueError` for a K that is not symmetric, or has an eigenvalue below 0 by more than rounding.
+
+    >>> fit = kernel_regression(np.diag([1.0, 4.0]), np.array([2.0, 2.0]))
+    >>> fit.coefficients(), fit.coefficients(ridge=1.0)
+    (array([2. , 0.5]), array([1. , 0.4]))
     """
+    check_values("k_train", k_train)
     y = _targets(k_train, y)
     if np.ndim(k_train) != 2:
         raise ValueError(f"k_train has shape {np.shape(k_train)}; expected (n, n).")
@@ -107,13 +134,19 @@ def kernel_regression(k_train: Float[Array, "n n"], y: Float[Array, "n o"]) -> L
 def random_features(
     key: Array, dim: int, count: int, activation: str | Activation = "relu"
 ) -> Callable[[Array], Array]:
-    r"""A map of points (n, dim) to `count` random features $\phi(w_i^\top x / \sqrt{d})$ (Rahimi & Recht
-    2007).
+    r"""A map of points (n, d) to `count` random features $\phi(w_i^\top x / \sqrt{d})$ (Rahimi & Recht 2007).
 
-    The $w_i$ are uniform on the sphere of radius $\sqrt d$, as in Mei & Montanari (2022): for
-    $\|x\| = \sqrt d$ the argument has variance 1. The first p of them are p random features. Raises
-    `ValueError` for sizes below 1, an unknown activation, and points that are none, not finite, or of another
-    dimension.
+    d is `dim`. The $w_i$ are uniform on the sphere of radius $\sqrt d$, as in Mei & Montanari (2022): for
+    $\|x\| = \sqrt d$ the argument has variance 1. The first p columns are p random features.
+
+    Raises:
+
+    - `ValueError` for sizes below 1, an unknown activation, and what is no key;
+    - `ValueError` from the map for points that are none, not finite, or of another dimension.
+
+    >>> features = random_features(jax.random.key(0), dim=2, count=50, activation="tanh")
+    >>> features(jnp.ones((3, 2))).shape
+    (3, 50)
     """
     dim, count = check_size("dim", dim), check_size("count", count)
     check_key(key)
@@ -137,10 +170,17 @@ def tangent_features(
     r"""The features of the tangent kernel: $\nabla_\theta f(x_i; \theta)$ as rows, so that
     $F F^\top = \Theta$ (Jacot et al. 2018, sec. 4).
 
-    `f` has one output. The order of the p parameters is that of `jax.flatten_util.ravel_pytree`. A
-    `jax.tree_util.Partial` is compiled once for all its arrays. Raises `ValueError` for another number of
-    outputs, an `f` that fails, parameters that are not floating, and points or parameters that are none or
-    not finite.
+    `f` is an `MLP` or any `apply(params, x)` with one output, (n, 1) or (n,). The order of the p parameters
+    is that of `jax.flatten_util.ravel_pytree`. A `jax.tree_util.Partial` is compiled once for all its arrays.
+
+    Raises:
+
+    - `ValueError` for another number of outputs, and an `f` that fails;
+    - `ValueError` for parameters that are not floating;
+    - `ValueError` for points or parameters that are none or not finite.
+
+    >>> tangent_features(lambda w, x: x @ w, jnp.ones(2), jnp.array([[3.0, 4.0]]))
+    Array([[3., 4.]], dtype=float32)
     """
     f, x = as_apply(f), check_batch("x", x)
     check_params(params)
@@ -149,7 +189,8 @@ def tangent_features(
         outputs.dtype, jnp.floating
     ):
         raise ValueError(
-            f"the outputs have shape {getattr(outputs, 'shape', outputs)}; expected floating ones, ({len(x)}, 1)."
+            f"the outputs have shape {getattr(outputs, 'shape', outputs)}; "
+            f"expected floating ones, ({len(x)}, 1)."
         )
     return _gradients(f, params, x)
 
@@ -162,20 +203,14 @@ def _gradients(f, params, x):
     return jax.vmap(row)(x)
 
 
-def rounding_of(features, shape) -> float:
-    """Singular values so small, relative to the largest, are zero to rounding in the type that the features
-    came in."""
-    dtype = np.asarray(features).dtype
-    return max(shape) * float(np.finfo(dtype if np.issubdtype(dtype, np.floating) else float).eps)
-
-
 def _targets(rows, y) -> np.ndarray:
-    y = numbers("y", y, (None, None))
-    if np.ndim(rows) == 0 or len(rows) != len(y):
+    """The targets in the shape that they came in."""
+    points = np.shape(rows)[:1]
+    if len(columns("y", y)) not in points:
         raise ValueError(
-            f"there are rows for {np.shape(rows)[:1]} points, and y has shape {y.shape}; expected as many."
+            f"there are rows for {points} points, and y has shape {np.shape(y)}; expected as many."
         )
-    return y
+    return numbers("y", y)
 
 
 def _ridges(ridge) -> np.ndarray:

@@ -519,7 +519,7 @@ def test_times_are_at_least_zero(t):
         (lambda: dynamics(np.ones((3, 3, 3, 3))), r"theta has shape \(3, 3, 3, 3\)"),
         (lambda: dynamics(np.full((3, 3), np.nan)), "theta holds 9 values that are NaN or infinite"),
         (lambda: dynamics(np.eye(3) * 1j), "theta has dtype complex128; expected real numbers"),
-        (lambda: dynamics(y=np.ones(3)), r"y has shape \(3,\); expected \(any, any\)"),
+        (lambda: dynamics(y=np.ones((3, 1, 1))), r"y has shape \(3, 1, 1\); expected \(any, any\)"),
         (lambda: dynamics(y=np.ones((0, 2))), r"y has shape \(0, 2\)"),
         (lambda: dynamics(y=np.full((3, 2), np.inf)), "y holds 6 values"),
         (
@@ -633,7 +633,7 @@ def test_arguments_of_linear_models_and_their_dynamics(ask, says):
         ({"x": X * np.nan}, "x holds 12 values"),
         ({"x": X[:3]}, r"y has shape \(4, 1\), and the outputs \(3, 1\); expected the same"),
         ({"y": 1.0}, r"y has shape \(\)"),
-        ({"y": np.ones(4)}, r"y has shape \(4,\), and the outputs \(4, 1\)"),
+        ({"y": np.ones((4, 2))}, r"y has shape \(4, 2\), and the outputs \(4, 1\)"),
         ({"y": np.full((4, 1), np.inf)}, "y holds 4 values"),
         ({"y": np.ones((4, 1)) * 1j}, "loss gives .*complex128.*; expected one real number"),
         ({"y": np.ones(3), "loss": lambda f, y: 0.0}, r"y has shape \(3,\)"),

@@ -183,7 +183,7 @@ def test_flow_equals_gradient_descent_mse(outputs, kind):
     predict = nt.predict.gradient_descent_mse(
         jnp.asarray(theta), y, trace_axes=(-1,) if kind == "shared" else ()
     )
-    for rate, t in ((1.0, TIMES), (1.0, TIMES[1:].reshape(2, 2)), (1.0, 3.0), (1.0, None)):
+    for t in (TIMES, TIMES[1:].reshape(2, 2), 3.0, None):
         ours = np.inf if t is None else t
         train, test = predict(t, f0, f0_test, jnp.asarray(cross))
         close(dynamics.train(ours, f0), train)
@@ -567,3 +567,89 @@ def test_the_largest_learning_rate_is_that_of_neural_tangents():
     for outputs in (1, 3):
         theirs = nt.predict.max_learning_rate(jnp.asarray(THETA), y_train_size=N * outputs, eps=0.0)
         assert max_learning_rate(THETA, "mean_half", outputs) == pytest.approx(float(theirs), rel=1e-9)
+
+
+@pytest.mark.parametrize("loss", ["mean_half", "mean"])
+@pytest.mark.parametrize("ask", [max_learning_rate, critical_learning_rate])
+def test_the_rate_of_a_mean_loss_needs_the_number_of_outputs(ask, loss):
+    """Without it the rate for ten outputs was ten times too small."""
+    with pytest.raises(ValueError, match=r"outputs is missing; .* theta of shape \(6, 6\) does not tell"):
+        ask(THETA, loss)
+    assert ask(THETA, loss, 10) == pytest.approx(10 * ask(THETA, loss, 1), rel=1e-12)
+    assert ask(THETA, "sum_half") == ask(THETA, "sum_half", 10)
+    full = np.einsum("ij,ab->ijab", THETA, np.eye(3))
+    assert ask(full, loss) == ask(full, loss, 3) == pytest.approx(ask(THETA, loss, 3), rel=1e-12)
+    with pytest.raises(ValueError, match=r"outputs is 2, and theta has shape \(6, 6, 3, 3\); expected 3"):
+        ask(full, loss, 2)
+
+
+# --- one output without its axis
+
+
+@pytest.mark.parametrize("rule", [{}, dict(learning_rate=0.1, momentum=0.5, ridge=0.1)], ids=["flow", "gd"])
+@pytest.mark.parametrize("kind", ["shared", "full"])
+def test_targets_without_an_axis_of_outputs(kind, rule):
+    (y, f0, f0_test), (theta, cross) = targets(1), kernels(kind, 1)
+    t = [[0, 3], [5, np.inf]]
+    plain, flat = (kernel_dynamics(theta, a, loss="mean", **rule) for a in (y, y[:, 0]))
+    for start, start_test in ((f0, f0_test), (f0[:, 0], f0_test[:, 0]), (f0, f0_test[:, 0])):
+        close(flat.train(t, start), plain.train(t, f0)[..., 0], 0)
+        close(flat.test(t, start, start_test, cross), plain.test(t, f0, f0_test, cross)[..., 0], 0)
+        close(plain.train(t, start), plain.train(t, f0), 0)
+    assert flat.y.shape == (N,) and flat.train(3, f0).shape == (N,)
+
+
+def test_distributions_and_flows_without_an_axis_of_outputs(prior):
+    y, f0, f0_test = targets(1)
+    plain, flat = (
+        kernel_dynamics(THETA, a, loss="mean").distribution([1.0, 2.0], *prior) for a in (y, y[:, 0])
+    )
+    close(flat.mean, plain.mean[..., 0], 0)
+    close(flat.covariance, plain.covariance, 0)
+    loss = lambda f: ((f - y.reshape(f.shape)) ** 2).sum()
+    plain = kernel_flow(THETA, loss, [0.0, 1.0], f0, CROSS, f0_test)
+    for start_test in (f0_test, f0_test[:, 0]):
+        flat = kernel_flow(THETA, loss, [0.0, 1.0], f0[:, 0], CROSS, start_test)
+        for a, b in zip(flat, plain):
+            close(a, b[..., 0], 1e-12)
+
+
+# --- types
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_kernels_in_half_precision_are_cut_off_at_their_own_rounding(dtype):
+    """A kernel of rank 2 in half precision is positive to its rounding, and 2 of its modes are learned."""
+    features = np.random.default_rng(0).normal(size=(40, 2))
+    theta = jnp.asarray(features @ features.T).astype(dtype)
+    theta = (theta + theta.T) / 2
+    dynamics = kernel_dynamics(theta, np.ones(40), loss="mean")
+    assert dynamics.unlearned == 38
+    exact = kernel_dynamics(features @ features.T, np.ones(40), loss="mean")
+    close(dynamics.train(1.0, np.zeros(40)), exact.train(1.0, np.zeros(40)), 0.02)
+
+
+def test_inside_jit_and_grad_is_told_of():
+    """And what may be used there."""
+    y, f0, f0_test = targets(1)
+    says = "has no values inside jit, grad or vmap; expected an array outside of them"
+    asks = [
+        lambda theta: kernel_dynamics(theta, y, loss="mean").train(1.0, f0).sum(),
+        lambda theta: kernel_flow(theta, lambda f: (f**2).sum(), [1.0], f0).sum(),
+        lambda theta: max_learning_rate(theta, "mean", 1),
+        lambda theta: critical_learning_rate(theta, "mean", 1),
+    ]
+    for ask in asks:
+        for wrapped in (jax.grad(ask), jax.jit(ask)):
+            with pytest.raises(ValueError, match=f"theta {says}.*there is gp_posterior"):
+                wrapped(jnp.asarray(THETA))
+    dynamics = kernel_dynamics(THETA, y, loss="mean")
+    for name, ask in {
+        "y": lambda a: kernel_dynamics(THETA, y * a, loss="mean").train(1.0, f0).sum(),
+        "f0": lambda a: dynamics.train(1.0, a * f0).sum(),
+        "theta_test": lambda a: dynamics.test(1.0, f0, f0_test, a * CROSS).sum(),
+        "t": lambda a: dynamics.train(a, f0).sum(),
+        "steps": lambda a: steps_to_time(a, 0.1),
+    }.items():
+        with pytest.raises(ValueError, match=f"{name} {says}"):
+            jax.grad(ask)(1.0)

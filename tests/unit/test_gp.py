@@ -80,7 +80,7 @@ def test_both_pass_through_jit_and_grad(points):
     "change, says",
     [
         ({"k_train": np.eye(3)[:2]}, r"k_train is \(2, 3\)"),
-        ({"y": np.ones(3)}, r"y \(3,\); expected \(n, n\) and \(n, outputs\)"),
+        ({"y": np.ones((3, 1, 1))}, r"y \(3, 1, 1\); expected \(n, n\) and \(n, outputs\) or \(n,\)"),
         ({"y": np.ones((2, 1))}, r"y \(2, 1\)"),
         (
             {"k_cross": np.ones((2, 4))},
@@ -96,7 +96,7 @@ def test_both_pass_through_jit_and_grad(points):
         ({"k_cross": np.full((2, 3), np.inf)}, "k_cross holds 6 values"),
         (
             {"k_train": -np.eye(3)},
-            r"k_train \+ 0.0 · I is not positive definite; expected distinct points, or a larger noise",
+            r"k_train \+ 0.0 · I is not positive definite, with a k_train in float64; expected distinct",
         ),
     ],
 )
@@ -123,3 +123,44 @@ def test_a_kernel_that_is_symmetric_but_for_rounding_passes(points):
         gp_posterior(kernel + passes * upper, kernel, kernel, y, NOISE)
         with pytest.raises(ValueError, match="k_train is not symmetric"):
             gp_log_likelihood(kernel + fails * upper, y, NOISE)
+
+
+def test_targets_without_an_axis_of_outputs(points):
+    x, x_test, y = points
+    kernel = RBF(1.3)
+    blocks = kernel(x), kernel(x_test, x), kernel(x_test)
+    plain, flat = gp_posterior(*blocks, y[:, :1], NOISE), gp_posterior(*blocks, y[:, 0], NOISE)
+    np.testing.assert_array_equal(flat.mean, plain.mean[:, 0])
+    np.testing.assert_array_equal(flat.covariance, plain.covariance)
+    assert gp_log_likelihood(blocks[0], y[:, 0], NOISE) == gp_log_likelihood(blocks[0], y[:, :1], NOISE)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_numpy_in_numpy_out_in_its_own_precision(points, dtype):
+    """Whatever JAX's setting is, and inside jit too; JAX's arrays are JAX's."""
+    x, x_test, y = points
+    blocks = [np.asarray(RBF(1.3)(a, b), dtype) for a, b in ((x, x), (x_test, x), (x_test, x_test))]
+    arguments, expected = (*blocks, y.astype(dtype), NOISE), gp_posterior(*blocks, y, NOISE)
+    for x64 in (True, False):
+        with jax.enable_x64(x64):
+            found, value = gp_posterior(*arguments), gp_log_likelihood(blocks[0], arguments[3], NOISE)
+            inside = jax.jit(lambda: gp_posterior(*arguments).mean)()
+            assert isinstance(gp_posterior(jnp.asarray(blocks[0]), *arguments[1:]).mean, jax.Array)
+        for array in (*found, value):
+            assert isinstance(array, np.ndarray | np.generic) and array.dtype == dtype
+        np.testing.assert_allclose(found.mean, expected.mean, atol=1e-12 if dtype == np.float64 else 1e-4)
+        np.testing.assert_allclose(inside, expected.mean, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_is_computed_in_single(points, dtype):
+    x, x_test, y = points
+    blocks = [jnp.asarray(RBF(1.3)(a, b)).astype(dtype) for a, b in ((x, x), (x_test, x), (x_test, x_test))]
+    single = [block.astype("float32") for block in blocks]
+    found = gp_posterior(*blocks, jnp.asarray(y, dtype), 0.5)
+    expected = gp_posterior(*single, jnp.asarray(y, dtype).astype("float32"), 0.5)
+    for a, b in zip(found, expected):
+        assert a.dtype == np.float32
+        np.testing.assert_allclose(a, b, atol=1e-5)
+    with pytest.raises(ValueError, match=f"is not positive definite, with a k_train in {dtype}; expected"):
+        gp_posterior(-blocks[0], *blocks[1:], jnp.asarray(y, dtype), 0.5)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compilations import compilations
 from flax import nnx
 from jax import random
 
@@ -145,12 +146,12 @@ def test_passes_through_jit_vmap_and_grad(order):
     loss = jax.jit(lambda p0, p: (taylor(NET, p0, order)(p, X) ** 2).sum())
     stack = lambda trees: jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
     values, slopes = jax.jit(jax.vmap(jax.value_and_grad(loss, 1)))(stack(starts), stack(ends))
+    h = 1e-5
     for k, (p0, p) in enumerate(zip(starts, ends)):
         np.testing.assert_allclose(values[k], loss(p0, p), rtol=1e-12)
-        h = 1e-5
         direction = jax.tree.map(lambda a, b: (a - b) / h, moved(p, h, seed=7), p)
         step = (loss(p0, moved(p, h, seed=7)) - loss(p0, moved(p, -h, seed=7))) / (2 * h)
-        products = jax.tree.map(lambda slope, d: (slope[k] * d).sum(), slopes, direction)
+        products = jax.tree.map(lambda slope, d, k=k: (slope[k] * d).sum(), slopes, direction)
         np.testing.assert_allclose(sum(jax.tree.leaves(products)), step, rtol=1e-7)
 
 
@@ -177,3 +178,49 @@ def test_other_parameters_than_the_expansions_are_refused(name):
             ValueError, match="(?s)params hold .*; expected .*, as the parameters of the expansion"
         ):
             jax.eval_shape(model, p, X)
+
+
+# --- outputs that are trees, leaves that are not numbers to differentiate
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_outputs_may_be_a_tree(order):
+    """Every floating array is expanded; the rest is as it was at the start."""
+    params = NET.init(random.key(0), 3)
+    p, plain = moved(params), taylor(NET, params, order)
+    model = taylor(
+        lambda p, x: ({"out": NET.apply(p, x)}, (x, jnp.arange(3), p[0]["w"] ** 2, p[0]["w"] > 0)),
+        params,
+        order,
+    )
+    out, (x, numbers, squares, signs) = jax.jit(lambda model, p: model(p, X))(model, p)
+    np.testing.assert_allclose(out["out"], plain(p, X), rtol=0, atol=1e-12)
+    np.testing.assert_array_equal(x, X)
+    np.testing.assert_array_equal(numbers, np.arange(3))
+    np.testing.assert_array_equal(signs, params[0]["w"] > 0)
+    w, w0 = p[0]["w"], params[0]["w"]
+    np.testing.assert_allclose(squares, w0 * (2 * w - w0) if order == 1 else w**2, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("flag", [True, np.array(True), jnp.array(True)])
+def test_flags_and_counters_stay_as_they_are(flag, order):
+    f = lambda p, x: jnp.where(p["on"], x @ p["w"], 0) * p["count"]
+    params = {"w": np.ones((3, 2)), "on": flag, "count": np.int32(3)}
+    p = params | {"w": 2 * params["w"]}
+    np.testing.assert_allclose(taylor(f, params, order)(p, X), f(p, X), rtol=1e-12)
+    np.testing.assert_allclose(taylor(f, params, order)(p | {"on": False}, X), f(p, X), rtol=1e-12)
+
+
+def test_parameters_of_the_expansion_are_arguments_of_the_program():
+    """Models of new parameters compile once, and the program's text does not hold them."""
+    wide = MLP(2, 500, 1, "tanh")
+    run = jax.jit(lambda model, p, x: model(p, x))
+    starts = [wide.init(random.key(k), 3) for k in range(2)]
+    text = run.lower(linearize(wide, starts[0]), starts[1], X).as_text()
+    assert len(text) < 20_000
+    run(linearize(wide, starts[0]), starts[1], X)
+    with compilations() as made:
+        found = run(linearize(wide, starts[1]), starts[1], X)
+    assert made == []
+    np.testing.assert_allclose(found, wide.apply(starts[1], X), rtol=0, atol=1e-12)

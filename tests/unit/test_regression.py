@@ -152,7 +152,7 @@ def test_tangent_features_of_a_partial_compile_once():
     [
         (lambda: least_squares(np.ones(3), np.ones((3, 1))), "features"),
         (lambda: least_squares(np.ones((3, 2)), np.ones((4, 1))), "expected as many"),
-        (lambda: least_squares(np.ones((3, 2)), np.ones(3)), "y has shape"),
+        (lambda: least_squares(np.ones((3, 2)), np.ones(())), "y has shape"),
         (lambda: least_squares(np.full((3, 2), np.nan), np.ones((3, 1))), "NaN"),
         (lambda: kernel_regression(np.ones((3, 2)), np.ones((3, 1))), "shape"),
         (lambda: kernel_regression(np.triu(np.ones((3, 3))), np.ones((3, 1))), "symmetric"),
@@ -222,3 +222,33 @@ def test_tangent_features_of_a_partial_compile_once():
 def test_bad_input_is_refused(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3)])
+def test_targets_without_an_axis_of_outputs(shape, rng):
+    f, y, test = data(rng, 50, o=1)
+    ridges = np.geomspace(0.1, 10, int(np.prod(shape))).reshape(shape)
+    for fit, at in ((least_squares, f), (kernel_regression, f @ f.T)):
+        plain, flat = fit(at, y), fit(at, y[:, 0])
+        seen = test if fit is least_squares else test @ f.T
+        np.testing.assert_allclose(
+            flat.predict(seen, ridges), plain.predict(seen, ridges)[..., 0], rtol=1e-10
+        )
+        coefficients = plain.coefficients(ridges)[..., 0]
+        np.testing.assert_allclose(flat.coefficients(ridges), coefficients, rtol=1e-9, atol=1e-12)
+
+
+def test_half_precision_is_cut_off_at_its_own_rounding(rng):
+    f = rng.standard_normal((N, 3)) @ rng.standard_normal((3, 20))
+    for dtype in ("float16", "bfloat16"):
+        half = jnp.asarray(f).astype(dtype)
+        assert least_squares(half, np.ones(N)).rank == 3
+        gram = jnp.asarray(f @ f.T).astype(dtype)
+        assert kernel_regression((gram + gram.T) / 2, np.ones(N)).rank == 3
+
+
+@pytest.mark.parametrize("fit, name", [(least_squares, "features"), (kernel_regression, "k_train")])
+def test_inside_jit_and_grad_is_told_of(fit, name):
+    for wrapped in (jax.grad, jax.jit):
+        with pytest.raises(ValueError, match=f"{name} has no values inside jit, .*there is gp_posterior"):
+            wrapped(lambda a: fit(a, np.ones(3)).coefficients().sum())(jnp.eye(3))

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from compilations import compilations
 
 from ntk_helpers import MLP, empirical_ntk, kernel_dynamics, linearize, max_learning_rate
 from ntk_helpers.learning.training import _checkpoint, _descent, train
@@ -88,7 +89,7 @@ def test_the_linear_model_follows_its_closed_form(momentum, loss):
     outputs = dynamics.train(at, APPLY(PARAMS, X))
     close(run.observed["outputs"], outputs, 1e-8)
     close(run.loss, dynamics.scale / 2 * ((outputs - Y) ** 2).sum((1, 2)), 1e-8)
-    close(run.losses[at[:-1]], run.loss[:-1])
+    close(run.batch_losses[at[:-1]], run.loss[:-1])
 
 
 @pytest.mark.parametrize("name, size", [("momentum", None), ("momentum", 3), ("adam", 2), ("adam", 7)])
@@ -109,7 +110,7 @@ def test_equals_a_plain_loop_on_the_same_batches(name, size):
         at=range(11),
         observe={"w": first_weights},
     )
-    close(run.losses, np.array(losses))
+    close(run.batch_losses, np.array(losses))
     close(run.params, path[-1])
     close(run.observed["w"], np.stack([p[0]["w"] for p in path]))
     close(run.loss, np.array([((APPLY(p, X) - Y) ** 2).mean() for p in path]))
@@ -118,8 +119,20 @@ def test_equals_a_plain_loop_on_the_same_batches(name, size):
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
 def test_an_epoch_sees_every_point_at_most_once_and_epochs_differ(size):
+    """The points of a batch, by the loss of a model that tells them apart: the sum of their powers of two."""
     each = 7 // size
-    steps = [np.arange(7)[_descent._rows(KEY, i, 7, size)] for i in range(4 * each)]
+    run = train(
+        lambda p, x: p * x,
+        np.ones(1),
+        2.0 ** np.arange(7)[:, None],
+        np.zeros(7),
+        optax.sgd(0.0),
+        4 * each,
+        loss=lambda f, y: f.sum(),
+        batch_size=size,
+        key=KEY,
+    )
+    steps = [[k for k in range(7) if int(total) >> k & 1] for total in run.batch_losses]
     epochs = [np.concatenate(steps[k * each : (k + 1) * each]) for k in range(4)]
     assert all(len(np.unique(epoch)) == each * size for epoch in epochs)
     assert size == 7 or len({tuple(epoch) for epoch in epochs}) == 4
@@ -129,11 +142,14 @@ def test_members_have_batches_of_their_own():
     """Of four equal networks no two see the same, and the first trains as it would alone."""
     equal = jax.tree.map(lambda leaf: jnp.stack([leaf] * 4), PARAMS)
     run = train(NET, equal, X, Y, SGD, 6, loss="mean", batch_size=3, key=KEY, ensemble=True)
-    assert len({tuple(column) for column in run.losses.T.round(12)}) == 4
-    close(run.losses[:, 0], train(NET, PARAMS, X, Y, SGD, 6, loss="mean", batch_size=3, key=KEY).losses)
+    assert len({tuple(column) for column in run.batch_losses.T.round(12)}) == 4
+    close(
+        run.batch_losses[:, 0],
+        train(NET, PARAMS, X, Y, SGD, 6, loss="mean", batch_size=3, key=KEY).batch_losses,
+    )
     for k in range(4):
-        key = jax.random.fold_in(KEY, k)
-        close(run.losses[:, k], plain_loop(mean_squares, PARAMS, SGD, 6, lambda i: batch(key, i, 3))[1])
+        rows = partial(batch, jax.random.fold_in(KEY, k), size=3)
+        close(run.batch_losses[:, k], plain_loop(mean_squares, PARAMS, SGD, 6, rows)[1])
 
 
 @pytest.mark.parametrize(
@@ -149,10 +165,10 @@ def test_members_train_as_they_would_alone(optimizer, group, monkeypatch):
         alone = train(NET, member(MEMBERS, k), X, Y, optimizer, 8, **settings)
         close(member(run.params, k), alone.params)
         close(
-            (run.loss[:, k], run.losses[:, k], run.observed["w"][:, k]),
-            (alone.loss, alone.losses, alone.observed["w"]),
+            (run.loss[:, k], run.batch_losses[:, k], run.observed["w"][:, k]),
+            (alone.loss, alone.batch_losses, alone.observed["w"]),
         )
-        close(jax.tree.map(lambda leaf: leaf[:, k], run.distance), alone.distance)
+        jax.tree.map(lambda all_, one, k=k: close(all_[:, k], one), run.distance, alone.distance)
         close(run.change("w")[:, k], alone.change("w"))
 
 
@@ -171,6 +187,107 @@ def test_groups_divide_the_members(monkeypatch):
         assert _descent._group(nets, 12) == expected
 
 
+# --- compilations
+
+RULES = {
+    "sgd": optax.sgd,
+    "momentum": lambda rate: optax.sgd(rate, 0.9 * rate, nesterov=True),
+    "adam": lambda rate: optax.adam(rate, b1=1 - rate),
+    "adamw": lambda rate: optax.adamw(rate, weight_decay=rate),
+    "schedule": lambda rate: optax.sgd(optax.warmup_cosine_decay_schedule(0.0, rate, 3, 10)),
+    "clipped": lambda rate: optax.chain(optax.clip_by_global_norm(10 * rate), optax.rmsprop(rate)),
+    "injected": lambda rate: optax.inject_hyperparams(optax.adam)(rate),
+}
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_sweep_of_learning_rates_compiles_once(name):
+    fit = lambda rate: train(NET, PARAMS, X, Y, RULES[name](rate), 6, loss="mean")
+    fit(0.1)
+    with compilations() as made:
+        runs = [fit(rate) for rate in (0.2, 0.03)]
+    assert made == []
+    for run, rate in zip(runs, (0.2, 0.03)):
+        path, losses = plain_loop(mean_squares, PARAMS, RULES[name](rate), 6)
+        close((run.params, run.batch_losses), (path[-1], np.array(losses)))
+
+
+def test_functions_that_are_defined_anew_compile_once():
+    def fit(scale, level, targets):
+        @jax.jit
+        def inner(f):
+            return scale * f
+
+        net = MLP(2, 8, 2, "tanh", sigma_w2=scale, sigma_b2=0.1)
+        return train(
+            lambda p, x: net.apply(p, x) + targets,
+            PARAMS,
+            X,
+            Y,
+            SGD,
+            9,
+            loss=lambda f, y: (scale * (f - y) ** 2).mean() + jnp.abs(f - targets).mean(),
+            stop=lambda i, losses: losses[i] < level,
+            observe={"w": lambda p: scale * p[0]["w"]},
+        )
+
+    fit(1.0, 0.0, Y)
+    with compilations() as made:
+        run = fit(2.0, 1e9, 3 * Y)
+    assert made == [] and run.stopped == 0
+    value = lambda f: (2 * (f - Y) ** 2).mean() + np.abs(f - 3 * Y).mean()
+    start = MLP(2, 8, 2, "tanh", sigma_w2=2.0, sigma_b2=0.1).apply(PARAMS, X) + 3 * Y
+    close(run.loss[0], value(start))
+    close(run.observed["w"][0], 2 * PARAMS[0]["w"])
+
+
+def test_a_new_linear_model_compiles_once():
+    fit = lambda start: train(linearize(NET, start), start, X, Y, SGD, 5, loss="mean")
+    fit(PARAMS)
+    with compilations() as made:
+        run = fit(member(MEMBERS, 2))
+    assert made == []
+    model = linearize(NET, member(MEMBERS, 2))
+    objective = lambda p, x, y: ((model(p, x) - y) ** 2).mean()
+    close(run.batch_losses, np.array(plain_loop(objective, member(MEMBERS, 2), SGD, 5)[1]))
+
+
+def inner_constant(value):
+    return jax.jit(lambda f, y: ((f - y) ** 2).mean() + np.full(3, value).sum() * (f[0, 0] + value * f).sum())
+
+
+def called_back(value):
+    call = lambda f: np.asarray(value * f)
+    see = lambda f: jax.pure_callback(call, jax.ShapeDtypeStruct(f.shape, f.dtype), f)
+    return lambda f, y: ((f - y) ** 2).mean() + jax.lax.stop_gradient(see(jax.lax.stop_gradient(f))).sum()
+
+
+@pytest.mark.parametrize("make", [inner_constant, called_back])
+def test_numbers_that_cannot_be_seen_from_outside_count(make):
+    """Arrays of an inner program, and functions of the same name that are called back."""
+    for value in (1.0, 2.0):
+        loss = make(value)
+        run = train(NET, PARAMS, X, Y, SGD, 2, loss=loss)
+        close(run.loss[0], loss(NET.apply(PARAMS, X), Y))
+
+
+def test_the_order_of_an_epoch_is_drawn_once_for_it(monkeypatch):
+    """Sorting all points at every step made a step of 32 of 20,000 points take 29 ms."""
+    drawn, permutation = [], jax.random.permutation
+
+    def counted(key, n):
+        jax.debug.callback(lambda: drawn.append(1))
+        return permutation(key, n)
+
+    jax.clear_caches()
+    monkeypatch.setattr(training, "STATIONS", 2)
+    monkeypatch.setattr(jax.random, "permutation", counted)
+    train(NET, PARAMS, X, Y, SGD, 42, loss="mean", batch_size=1, key=KEY, at=[21])
+    jax.effects_barrier()
+    assert len(drawn) == 6  # epochs of seven steps, entered at their starts
+    jax.clear_caches()
+
+
 # --- losses, types, shapes
 
 
@@ -181,7 +298,7 @@ def test_cross_entropy_of_integer_labels():
     value = lambda p: loss(NET.apply(p, X), labels)
     first = jax.tree.map(lambda p, slope: p - 0.3 * slope, PARAMS, jax.grad(value)(PARAMS))
     close(run.loss[:2], np.array([value(PARAMS), value(first)]))
-    assert run.loss[-1] < 0.6 * run.loss[0] and run.losses.shape == (30,)
+    assert run.loss[-1] < 0.6 * run.loss[0] and run.batch_losses.shape == (30,)
 
 
 def test_single_precision_stays_single():
@@ -189,11 +306,21 @@ def test_single_precision_stays_single():
     x, y = X.astype("float32"), Y.astype("float32")
     run = train(NET, single, x, y, ADAM, 5, loss="mean", ensemble=True)
     assert all(
-        leaf.dtype == np.float32 for leaf in jax.tree.leaves((run.params, run.loss, run.losses, run.distance))
+        leaf.dtype == np.float32
+        for leaf in jax.tree.leaves((run.params, run.loss, run.batch_losses, run.distance))
     )
     close(run.params, train(NET, MEMBERS, X, Y, ADAM, 5, loss="mean", ensemble=True).params, 1e-4)
     mixed = train(NET, single, X, Y, ADAM, 2, loss="mean", ensemble=True)
     assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(mixed.params))
+
+
+@pytest.mark.parametrize("outputs, targets", [((7,), (7, 1)), ((7, 1), (7,)), ((7,), (7,)), ((7, 1), (7, 1))])
+def test_one_output_with_or_without_its_axis(outputs, targets):
+    f, y = lambda p, x: jnp.tanh(x @ p).reshape(outputs), Y[:, 0]
+    run = train(f, np.ones(3), X, y.reshape(targets), optax.sgd(0.1), 3, loss="mean")
+    plain = lambda p, x, y: ((jnp.tanh(x @ p) - y[:, 0]) ** 2).mean()
+    path, losses = plain_loop(plain, jnp.ones(3), optax.sgd(0.1), 3)
+    close((run.params, run.batch_losses), (path[-1], np.array(losses)))
 
 
 @pytest.mark.parametrize("loss, factor", [("sum_half", 0.5), ("mean_half", 0.5 / 42), ("mean", 1 / 42)])
@@ -238,14 +365,14 @@ def test_a_rule_stops_each_member_where_it_says():
     """Just before the first step whose loss is below the level; the parameters are those that gave it."""
     settings = dict(loss="mean", at=range(41), ensemble=True)
     free = train(NET, MEMBERS, X, Y, SGD, 40, **settings)
-    level = float(np.sort(free.losses.min(0))[1] + 1e-9)
+    level = float(np.sort(free.batch_losses.min(0))[1] + 1e-9)
     run = train(NET, MEMBERS, X, Y, SGD, 40, stop=lambda i, losses: losses[i] < level, **settings)
     for k in range(4):
-        below = np.nonzero(free.losses[:, k] < level)[0]
+        below = np.nonzero(free.batch_losses[:, k] < level)[0]
         assert run.stopped[k] == (below[0] if below.size else -1)
         end = below[0] if below.size else 40
-        close(run.losses[: end + 1, k][:40], free.losses[: end + 1, k])
-        assert np.isnan(run.losses[end + 1 :, k]).all()
+        close(run.batch_losses[: end + 1, k][:40], free.batch_losses[: end + 1, k])
+        assert np.isnan(run.batch_losses[end + 1 :, k]).all()
         close(run.loss[: end + 1, k], free.loss[: end + 1, k])
         same(run.loss[end:, k], np.repeat(run.loss[end, k], 41 - end))
     assert (run.stopped >= 0).any() and (run.stopped < 0).any() and (run.diverged == -1).all()
@@ -272,14 +399,17 @@ def test_a_member_that_diverges_is_told_of_and_leaves_the_others_alone():
         run = train(model, members, X, Y, optimizer, 30, ensemble=True, **settings)
     same(run.diverged[[0, 2]], [-1, -1])
     end = int(run.diverged[1])
-    assert 0 < end < 30 and not run.losses[end, 1] <= 1e8 * (1 + run.losses[0, 1])
+    assert 0 < end < 30 and not run.batch_losses[end, 1] <= 1e8 * (1 + run.batch_losses[0, 1])
     assert (
-        np.isnan(run.losses[end + 1 :, 1]).all()
-        and (run.losses[:end, 1] <= 1e8 * (1 + run.losses[0, 1])).all()
+        np.isnan(run.batch_losses[end + 1 :, 1]).all()
+        and (run.batch_losses[:end, 1] <= 1e8 * (1 + run.batch_losses[0, 1])).all()
     )
     same(run.distance["w"][end:, 1], np.repeat(run.distance["w"][end, 1], 31 - end))
     for k in (0, 2):
-        close(run.losses[:, k], train(model, member(members, k), X, Y, optimizer, 30, **settings).losses)
+        close(
+            run.batch_losses[:, k],
+            train(model, member(members, k), X, Y, optimizer, 30, **settings).batch_losses,
+        )
     with pytest.warns(UserWarning, match=f"the run diverged at step {end}"):
         assert train(model, member(members, 1), X, Y, optimizer, 30, **settings).diverged == end
 
@@ -288,7 +418,7 @@ def test_a_loss_that_is_not_a_number_ends_the_run_with_finite_parameters():
     loss = lambda f, y: jnp.where(f[0, 0] > 0.5, jnp.nan, -f[0, 0])
     with pytest.warns(UserWarning, match="the run diverged at step 6"):
         run = train(lambda w, x: w * jnp.ones_like(x), np.zeros(()), X, Y, optax.sgd(0.1), 20, loss=loss)
-    assert run.diverged == 6 and run.params == pytest.approx(0.6) and np.isnan(run.losses[6:]).all()
+    assert run.diverged == 6 and run.params == pytest.approx(0.6) and np.isnan(run.batch_losses[6:]).all()
 
 
 # --- files
@@ -347,15 +477,15 @@ def test_an_interrupted_run_goes_on_bit_for_bit(path, ensemble, more, monkeypatc
 def test_an_interrupted_record_keeps_what_was_saved(path, monkeypatch):
     """Interrupted while it records step 50: saved at 48, from where the next call goes on."""
     monkeypatch.setattr(_checkpoint, "SECONDS", 0)
-    made, look = looks(monkeypatch), training._look
+    made, look = looks(monkeypatch), training._seen
 
-    def interrupted(f, params, *arguments, **settings):
+    def interrupted(*arguments):
         if made and made[-1][1] == 50:
             raise KeyboardInterrupt
-        return look(f, params, *arguments, **settings)
+        return look(*arguments)
 
     with monkeypatch.context() as once, pytest.raises(KeyboardInterrupt):
-        once.setattr(training, "_look", interrupted)
+        once.setattr(training, "_seen", interrupted)
         train(NET, PARAMS, optimizer=ADAM, checkpoint=path, **LONG)
     made.clear()
     same(
@@ -385,6 +515,11 @@ def test_a_file_is_written_at_the_end_alone_within_ten_seconds(path, monkeypatch
         dict(observe={}),
         dict(batch_size=2, key=KEY),
         dict(optimizer=ADAM),
+        dict(optimizer=optax.sgd(0.31, 0.5)),
+        dict(optimizer=optax.sgd(0.3, 0.51)),
+        dict(optimizer=optax.sgd(0.3, 0.5, nesterov=True)),
+        dict(optimizer=optax.inject_hyperparams(optax.sgd)(0.3, 0.5)),
+        dict(stop=lambda i, losses: losses[i] < 0.1),
         dict(params=member(MEMBERS, 0)),
         dict(f=MLP(2, 8, 2, "erf", sigma_b2=0.1)),
     ],
@@ -401,6 +536,31 @@ def test_the_file_of_another_run_is_refused(path, change):
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    "name, one, other",
+    [
+        ("loss", lambda f, y: 2 * ((f - y) ** 2).mean(), lambda f, y: 3 * ((f - y) ** 2).mean()),
+        ("loss", lambda f, y: ((f - y) ** 2).mean(), lambda f, y: jnp.abs(f - y).mean()),
+        (
+            "loss",
+            jax.jit(lambda f, y: ((f - Y) ** 2).mean()),
+            jax.jit(lambda f, y: ((f - 2 * Y) ** 2).mean()),
+        ),
+        ("stop", lambda i, losses: losses[i] < 0.01, lambda i, losses: losses[i] < 0.02),
+        ("f", lambda p, x: NET.apply(p, x), lambda p, x: 2 * NET.apply(p, x)),
+        ("observe", {"a": lambda p: p[0]["w"]}, {"a": lambda p: 2 * p[0]["w"]}),
+        ("optimizer", optax.sgd(optax.cosine_decay_schedule(0.3, 10)), optax.sgd(lambda i: 0.3 / (1 + i))),
+    ],
+    ids=["factor", "power", "inner-array", "level", "f", "observe", "schedule"],
+)
+def test_what_functions_do_is_compared_too(path, name, one, other):
+    good = dict(f=NET, params=PARAMS, optimizer=SGD, **LONG)
+    first = train(**good | {name: one}, checkpoint=path)
+    with pytest.raises(ValueError, match="is not a checkpoint of this run"):
+        train(**good | {name: other}, checkpoint=path)
+    same(train(**good | {name: one}, checkpoint=path), first)
+
+
 def test_a_file_of_something_else_is_refused_and_kept(path):
     path.write_bytes(b"\xff precious \n data")
     with pytest.raises(ValueError, match="is not a checkpoint of this run"):
@@ -414,12 +574,13 @@ from ntk_helpers.learning.training import _checkpoint
 from ntk_helpers.learning.training import train
 _checkpoint.SECONDS = 0
 slow = float(sys.argv[2])
-sleep = lambda _: time.sleep(slow) or np.zeros(())
-loss = lambda f, y: ((f - y) ** 2).mean() + jax.lax.stop_gradient(jax.pure_callback(sleep, jax.ShapeDtypeStruct((), float), 0.0))
+sleep, number = lambda _: time.sleep(slow) or np.zeros(()), jax.ShapeDtypeStruct((), float)
+zero = lambda: jax.lax.stop_gradient(jax.pure_callback(sleep, number, 0.0))
+loss = lambda f, y: ((f - y) ** 2).mean() + zero()
 x = np.random.default_rng(0).normal(size=(7, 3))
 f, w, file = lambda p, x: jnp.tanh(x @ p), np.ones((3, 1)), sys.argv[1] or None
 run = train(f, w, x, x[:, :1], optax.adam(0.1), 150, loss=loss, checkpoint=file)
-np.save(sys.stdout.buffer, run.losses)
+np.save(sys.stdout.buffer, run.batch_losses)
 """
 
 

@@ -40,7 +40,8 @@ class Checkpoint:
         with open(self.path, "rb") as file:
             if file.readline().decode(errors="replace") != self.header:
                 raise ValueError(
-                    f"{self.path} is not a checkpoint of this run; expected the same arguments, or another path."
+                    f"{self.path} is not a checkpoint of this run; "
+                    "expected the same arguments, or another path."
                 )
             return equinox.tree_deserialise_leaves(file, like)
 

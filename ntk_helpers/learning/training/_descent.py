@@ -10,7 +10,7 @@ from jaxtyping import Array, PyTree
 
 from ntk_helpers.learning.conventions import loss_scale
 
-__all__ = ["State", "advance", "value_of"]
+__all__ = ["State", "advance", "step_of", "value_of"]
 
 LIMIT = 1e8
 """A loss so many times as large as the first, or as 1, has diverged."""
@@ -28,58 +28,74 @@ class State(NamedTuple):
     diverged: Array
 
 
-@partial(jax.jit, static_argnames=("optimizer", "loss", "stop", "size"))
-def advance(f, state, x, y, key, start, end, *, optimizer, loss, stop, size):
+def step_of(f, optimizer, loss, stop):
+    """Step i of one member, as a function of arrays alone; without `rows` all points make the batch."""
+
+    def step(x, y, state: State, rows, i) -> State:
+        if rows is not None:
+            x, y = x[rows], y[rows]
+        value, gradient = jax.value_and_grad(lambda p: value_of(loss, f(p, x), y))(state.params)
+        active = _active(state)
+        losses = state.losses.at[i].set(jnp.where(active, value, jnp.nan))
+        lost = active & ~(jnp.isfinite(value) & (value <= LIMIT * (1 + losses[0])))
+        ends = active & ~lost & (False if stop is None else stop(i, losses))
+        going = active & ~lost & ~ends
+        updates, memory = optimizer.update(gradient, state.memory, state.params)
+        new = optax.apply_updates(state.params, updates), memory
+        params, memory = jax.tree.map(partial(jnp.where, going), new, (state.params, state.memory))
+        stopped = jnp.where(ends, i, state.stopped)
+        diverged = jnp.where(lost, i, state.diverged)
+        return State(params, memory, losses, stopped, diverged)
+
+    return step
+
+
+@partial(jax.jit, static_argnames="size")
+def advance(step, state: State, x, y, key, start, end, *, size: int) -> State:
     """Steps `start` to `end` of all members that have not ended, a group at a time."""
     count = len(state.stopped)
     group = _group(state.params, count)
     keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(count))
-    step = partial(_step, f, x, y, optimizer, loss, stop, size)
-
-    each = step if group == 1 else jax.vmap(step, (0, 0, None))  # one alone is twice as fast
-
-    def run(members):
-        state, keys = members
-
-        def going(carry):
-            return (carry[0] < end) & ((carry[1].stopped < 0) & (carry[1].diverged < 0)).any()
-
-        def body(carry):
-            return carry[0] + 1, each(carry[1], keys, carry[0])
-
-        return jax.lax.while_loop(going, body, (start, state))[1]
-
-    if group == 1:
-        return jax.lax.map(run, (state, keys))
+    shuffled = partial(_shuffled, n=len(x))
+    if group == 1:  # one alone, without an axis of members, is twice as fast
+        run = partial(_run, partial(step, x, y), shuffled, len(x), size, start, end)
+        return jax.lax.map(lambda member: run(*member), (state, keys))
+    side_by_side = jax.vmap(partial(step, x, y), (0, None if size == len(x) else 0, None))
+    run = partial(_run, side_by_side, jax.vmap(shuffled, (0, None)), len(x), size, start, end)
     groups = jax.tree.map(lambda leaf: leaf.reshape(count // group, group, *leaf.shape[1:]), (state, keys))
-    return jax.tree.map(lambda leaf: leaf.reshape(count, *leaf.shape[2:]), jax.lax.map(run, groups))
+    ended = jax.lax.map(lambda members: run(*members), groups)
+    return jax.tree.map(lambda leaf: leaf.reshape(count, *leaf.shape[2:]), ended)
 
 
-def _step(f, x, y, optimizer, loss, stop, size, state, key, i):
-    rows = _rows(key, i, len(x), size)
-    value, gradient = jax.value_and_grad(lambda p: value_of(loss, f(p, x[rows]), y[rows]))(state.params)
-    active = (state.stopped < 0) & (state.diverged < 0)
-    losses = state.losses.at[i].set(jnp.where(active, value, jnp.nan))
-    lost = active & ~(jnp.isfinite(value) & (value <= LIMIT * (1 + losses[0])))
-    ends = active & ~lost & (False if stop is None else stop(i, losses))
-    going = active & ~lost & ~ends
-    updates, memory = optimizer.update(gradient, state.memory, state.params)
-    updates = jax.tree.map(lambda u: jnp.where(going, u, 0), updates)
-    memory = jax.tree.map(lambda new, old: jnp.where(going, new, old), memory, state.memory)
-    stopped, diverged = (
-        jnp.where(now, i, before) for now, before in ((ends, state.stopped), (lost, state.diverged))
-    )
-    return State(optax.apply_updates(state.params, updates), memory, losses, stopped, diverged)
+def _run(step, shuffled, n: int, size: int, start, end, state: State, keys) -> State:
+    """Steps `start` to `end`, epoch by epoch: its order is drawn once, as that costs more than a step."""
 
+    def steps(i, state, last, batch):
+        return jax.lax.while_loop(
+            lambda at: (at[0] < last) & _active(at[1]).any(),
+            lambda at: (at[0] + 1, step(at[1], batch(at[0]), at[0])),
+            (i, state),
+        )
 
-def _rows(key, i, n: int, size: int):
-    """The points of step i: all, or the next `size` of an epoch's permutation."""
     if size == n:
-        return slice(None)
-    epoch, k = jnp.divmod(i, n // size)
-    return jax.lax.dynamic_slice_in_dim(
-        jax.random.permutation(jax.random.fold_in(key, epoch), n), k * size, size
-    )
+        return steps(start, state, end, lambda i: None)[1]
+
+    def epoch(at):
+        number = at[0] // (n // size)
+        order = shuffled(keys, number)
+        batch = lambda i: jax.lax.dynamic_slice_in_dim(order, i % (n // size) * size, size, -1)
+        return steps(*at, jnp.minimum(end, (number + 1) * (n // size)), batch)
+
+    going = lambda at: (at[0] < end) & _active(at[1]).any()
+    return jax.lax.while_loop(going, epoch, (start, state))[1]
+
+
+def _shuffled(key, epoch, n: int) -> Array:
+    return jax.random.permutation(jax.random.fold_in(key, epoch), n)
+
+
+def _active(state: State) -> Array:
+    return (state.stopped < 0) & (state.diverged < 0)
 
 
 def value_of(loss, outputs, y):

@@ -17,10 +17,11 @@ import optax
 from jaxtyping import Array, Float, Int, PyTree
 from tqdm import tqdm
 
-from ntk_helpers._lib.inputs import check_batch, check_choice, check_key, check_params, check_size, traced
-from ntk_helpers.learning.conventions import LOSSES
+from ntk_helpers._lib.inputs import check_batch, check_choice, check_size
+from ntk_helpers.learning._program import as_program
+from ntk_helpers.learning.training import _arguments as arguments
 from ntk_helpers.learning.training._checkpoint import Checkpoint
-from ntk_helpers.learning.training._descent import State, advance, value_of
+from ntk_helpers.learning.training._descent import State, advance, step_of, value_of
 from ntk_helpers.networks.mlp import MLP, as_apply
 
 __all__ = ["Run", "train"]
@@ -30,10 +31,10 @@ STATIONS = 51
 
 
 class Run(NamedTuple):
-    """A training run with R recorded steps. Of an ensemble everything has an axis of members: after R, else
-    first.
+    """What `train` returns: the trained parameters, and R recorded steps.
 
-    A member ends where `stopped` or `diverged` says so, -1 if nowhere; from there on it is recorded as it was
+    Of an ensemble everything has an axis of members: after R or the steps where there is one, else first. A
+    member ends where `stopped` or `diverged` says so, -1 if nowhere; from there on it is recorded as it was
     then.
     """
 
@@ -41,9 +42,9 @@ class Run(NamedTuple):
     steps: Int[np.ndarray, " R"]
     loss: Float[np.ndarray, "R ..."]
     """The loss on all points at the recorded steps."""
-    losses: Float[np.ndarray, "steps ..."]
-    """The loss of each step's batch before the step, the one included at which a run ended; NaN after
-    that."""
+    batch_losses: Float[np.ndarray, "steps ..."]
+    """The loss on each step's batch just before the step. The step at which a run ended is included; after it
+    there is NaN."""
     distance: PyTree
     r"""$\|\theta_t - \theta_0\|$ of each array of parameters, Frobenius, at the recorded steps."""
     observed: dict[str, Array]
@@ -51,8 +52,12 @@ class Run(NamedTuple):
     diverged: Int[np.ndarray, "..."]
 
     def change(self, name: str) -> Float[np.ndarray, "R ..."]:
-        r"""The relative change $\|A_t - A_0\|_F / \|A_0\|_F$ of what was observed as `name`; step 0 must be
-        recorded."""
+        r"""The relative change $\|A_t - A_0\|_F / \|A_0\|_F$ of what was observed as `name`.
+
+        Raises:
+
+        - `ValueError` for a name that was not observed, and for a run that did not record step 0.
+        """
         check_choice("name", name, self.observed)
         if self.steps[0] != 0:
             raise ValueError(f"the first recorded step is {self.steps[0]}; expected 0, to compare with.")
@@ -66,7 +71,7 @@ def train(
     f: MLP | Callable[[PyTree, Array], Array],
     params: PyTree,
     x: Float[Array, "n ..."],
-    y: Float[Array, "n o"],
+    y: Float[Array, "n o"] | Float[Array, " n"],
     optimizer: optax.GradientTransformation,
     steps: int,
     *,
@@ -79,63 +84,72 @@ def train(
     ensemble: bool = False,
     checkpoint: str | PathLike | None = None,
 ) -> Run:
-    """Train `f`, an `MLP` or any `apply(params, x)`, for so many `steps` of an optax optimizer.
+    """Train a network, or an ensemble of networks, for so many `steps` of an optax optimizer.
 
-    `loss` is a squared loss of `loss_scale`, or a function of outputs and targets. At the steps `at`, by
-    default the first and the last, the loss, the distance of the weights and each function of the parameters
-    in `observe` are recorded: `{"ntk": lambda p: empirical_ntk(net, p, x, output="trace")}`, for example,
-    whose relative change `Run.change("ntk")` gives.
+    `f` is an `MLP` or any `apply(params, x)`. `loss` is a squared loss of `loss_scale`, or a function of
+    outputs and targets. A squared loss takes targets (n,) for outputs (n, 1), and the other way round.
 
-    With `batch_size` and `key` each step takes the next batch of a shuffled epoch; points that do not fill a
-    batch are left out of it. `stop(step, losses)` ends a run before the step where it is true, given the
-    losses (steps,) up to there: `lambda i, losses: losses[i] < 1e-3`.
-    `ensemble=True`: `params` have members on their first axis, trained at once, each with batches of its own.
-    A run whose loss is not finite, or 10^8 times as large as at first, ends there, with a warning.
-    With `checkpoint`, a file, a call that was interrupted goes on when it is made again; what the functions
-    do is not compared.
+    - Records: at the steps `at`, by default the first and the last, the run keeps the loss on all points, the
+      distance of the weights, and each function of the parameters in `observe`.
+    - Batches: with `batch_size` and `key` each step takes the next batch of a shuffled epoch. Points that do
+      not fill a batch are left out of the epoch.
+    - Ends: `stop(step, losses)` ends a run before the step where it is true, given the losses (steps,) of the
+      batches up to there. A run whose loss is not finite, or 10^8 times as large as at first, ends there too,
+      with a warning.
+    - Ensembles: with `ensemble=True` the parameters have members on their first axis. All are trained at
+      once, each on batches of its own.
+    - Interruptions: a call with `checkpoint`, a file, that was interrupted goes on when it is made again. The
+      file belongs to a run with the same arrays and the same program of a step, so functions may be defined
+      anew. Of Python functions that JAX calls back only the names are compared.
 
-    Shows a progress bar after two seconds. Raises `ValueError` for arrays that do not match or are not
-    finite, sizes below 1, steps `at` out of range, an unknown `loss`, a `batch_size` without `key`, and the
-    checkpoint of another run.
+    Functions are traced at every call and compiled once: calls that differ only in numbers, as the learning
+    rates of a sweep, share what is compiled, even if `optimizer`, `loss`, `stop` and `observe` are new Python
+    objects each time. A progress bar appears after two seconds.
+
+    Raises:
+
+    - `ValueError` for arrays that do not match or are not finite;
+    - `ValueError` for sizes below 1, steps `at` out of range, and an unknown `loss`;
+    - `ValueError` for only one of `batch_size` and `key`;
+    - `ValueError` for a function that fails, or returns another shape than is said here;
+    - `ValueError` for the checkpoint of another run.
+
+    >>> import optax
+    >>> net, x = MLP(2, 16), jnp.eye(3)
+    >>> params = net.init(jax.random.key(0), 3)
+    >>> see = {"ntk": lambda p: empirical_ntk(net, p, x, output="trace")}
+    >>> run = train(net, params, x, jnp.ones(3), optax.sgd(0.1), 20, loss="mean", at=range(21), observe=see)
+    >>> run.loss.shape, run.batch_losses.shape, run.change("ntk").shape
+    ((21,), (20,), (21,))
     """
-    name = str(f) if isinstance(f, MLP) else ""
     f, x, y = as_apply(f), check_batch("x", x), check_batch("y", y)
     if not isinstance(optimizer, optax.GradientTransformation):
         raise ValueError(f"optimizer is {optimizer!r}; expected one of optax.")
-    steps, at = check_size("steps", steps), _recorded(at, steps)
-    size, key = _batch(batch_size, key, len(x))
-    start = _start(params, ensemble)
-    count = len(jax.tree.leaves(start)[0])
-    dtype = _loss_dtype(f, start, x, y, loss)
-    observe = _observers(observe, start)
-    if (
-        stop is not None
-        and np.shape(traced("stop", _function("stop", stop), 0, jnp.zeros(steps, dtype))) != ()
-    ):
-        raise ValueError("stop does not return one truth value, given a step and the losses (steps,).")
+    steps = check_size("steps", steps)
+    at = arguments.recorded(at, steps)
+    size, key = arguments.sizes(batch_size, key, len(x))
+    start = arguments.check_start(params, ensemble)
+    member = jax.tree.map(lambda leaf: leaf[0], start)
+    outputs, y = arguments.check_targets(f, member, x, y, loss)
+    dtype = arguments.check_loss(loss, outputs, y)
+    arguments.check_stop(stop, jax.ShapeDtypeStruct((steps,), dtype))
+    observe = arguments.check_observers(observe, member)
 
-    nowhere = -jnp.ones(count, int)
-    state = State(
-        start, jax.vmap(optimizer.init)(start), jnp.full((count, steps), jnp.nan, dtype), nowhere, nowhere
-    )
-    look = partial(_look, f, start=start, x=x, y=y, loss=loss, observe=observe)
-    shapes = jax.eval_shape(look, start)
-    history = jax.tree.map(lambda leaf: np.zeros((len(at), *leaf.shape), leaf.dtype), shapes)
-    about = [
-        name,
+    state = _first(start, optimizer, steps, dtype)
+    one, rows = jax.tree.map(lambda leaf: leaf[0], state), None if size == len(x) else np.arange(size)
+    step = as_program(step_of(f, optimizer, loss, stop), x, y, one, rows, 0)
+    look = as_program(_look_of(f, loss, observe), x, y, member, member)
+    about = [steps, at.tolist(), size, step.func.digest, look.func.digest]
+    file = Checkpoint(checkpoint, about, (state, x, y, key, step, look))
+
+    state, history = _follow(
+        file,
+        state,
+        at,
         steps,
-        at.tolist(),
-        size,
-        [n for n, _ in observe],
-        loss if isinstance(loss, str) else "",
-        str(jax.tree.structure(state.memory)),
-    ]
-    file = Checkpoint(checkpoint, about, (start, x, y, key))
-
-    def advance_to(state, begin, end):
-        return advance(f, state, x, y, key, begin, end, optimizer=optimizer, loss=loss, stop=stop, size=size)
-
-    state, history = _follow(file, state, history, at, steps, advance_to, look)
+        lambda state, begin, end: advance(step, state, x, y, key, begin, end, size=size),
+        lambda state: _seen(look, x, y, state.params, start),
+    )
     _warn_of(np.asarray(state.diverged), ensemble)
     run = Run(
         state.params,
@@ -150,114 +164,48 @@ def train(
     return run if ensemble else _alone(run)
 
 
-def _follow(file: Checkpoint, state: State, history, at, steps: int, advance_to, look):
+def _first(start: PyTree, optimizer, steps: int, dtype) -> State:
+    count = len(jax.tree.leaves(start)[0])
+    losses, nowhere = jnp.full((count, steps), jnp.nan, dtype), -jnp.ones(count, int)
+    return State(start, jax.vmap(optimizer.init)(start), losses, nowhere, nowhere)
+
+
+def _look_of(f, loss, observe: dict):
+    """What is recorded of one member, as a function of arrays alone."""
+
+    def look(x, y, p, p0):
+        distance = jax.tree.map(lambda a, b: jnp.sqrt(((a - b) ** 2).sum()), p, p0)
+        observed = {name: see(p) for name, see in observe.items()}
+        return {"loss": value_of(loss, f(p, x), y), "distance": distance, "observed": observed}
+
+    return look
+
+
+@jax.jit
+def _seen(look, x, y, params, start):
+    """What is recorded, of one member after the other."""
+    return jax.lax.map(lambda pair: look(x, y, *pair), (params, start))
+
+
+def _follow(file: Checkpoint, state: State, at, steps: int, advance_to, look):
     """All steps from where the file left off: recorded `at` some of them, saved, and shown by a bar."""
+    shapes = jax.eval_shape(look, state)
+    history = jax.tree.map(lambda leaf: np.zeros((len(at), *leaf.shape), leaf.dtype), shapes)
     done, state, history = file.load((0, state, history))
     stations = np.union1d(at, np.linspace(0, steps, STATIONS).astype(int))
     with tqdm(total=steps, desc="train", unit="step", delay=2, initial=done) as bar:
         for station in stations[(stations > done) | (done == 0)].tolist():
             state = jax.block_until_ready(advance_to(state, done, station))
             if station in at:
-                row, seen = np.searchsorted(at, station), look(state.params)
-                jax.tree.map(lambda rows, new: rows.__setitem__(row, new), history, seen)
+                _write(history, np.searchsorted(at, station), look(state))
             bar.update(station - done)
             done = station
             file.save((done, state, history), last=station == steps)
     return state, history
 
 
-@partial(jax.jit, static_argnames=("loss", "observe"))
-def _look(f, params, *, start, x, y, loss, observe):
-    """What is recorded, of one member after the other."""
-
-    def look(member):
-        p, p0 = member
-        distance = jax.tree.map(lambda a, b: jnp.sqrt(((a - b) ** 2).sum()), p, p0)
-        return {
-            "loss": value_of(loss, f(p, x), y),
-            "distance": distance,
-            "observed": {name: see(p) for name, see in observe},
-        }
-
-    return jax.lax.map(look, (params, start))
-
-
-# --- arguments and results
-
-
-def _function(name: str, f):
-    if not callable(f):
-        raise ValueError(f"{name} is {f!r}; expected a function.")
-    return f
-
-
-def _observers(observe, start) -> tuple:
-    if observe is not None and not isinstance(observe, Mapping):
-        raise ValueError(f"observe is {observe!r}; expected functions of the parameters by name.")
-    for name, see in (observe or {}).items():
-        traced(
-            f"observe[{name!r}]",
-            _function(f"observe[{name!r}]", see),
-            jax.tree.map(lambda leaf: leaf[0], start),
-        )
-    return tuple((observe or {}).items())
-
-
-def _recorded(at, steps: int) -> np.ndarray:
-    try:
-        found = np.asarray([0, steps] if at is None else list(at))
-    except (TypeError, ValueError):
-        found = np.zeros(0)
-    if (
-        found.ndim != 1
-        or found.size == 0
-        or found.dtype.kind not in "iu"
-        or found.min() < 0
-        or found.max() > steps
-    ):
-        raise ValueError(
-            f"at is {at!r}; expected whole numbers from 0 to {steps}, the steps after which to record."
-        )
-    return np.unique(found)
-
-
-def _batch(batch_size, key, n: int):
-    size = n if batch_size is None else check_size("batch_size", batch_size)
-    if size > n:
-        raise ValueError(f"batch_size is {size}, and there are {n} points; expected no more than that.")
-    if batch_size is not None:
-        check_key(key)
-    elif key is not None:
-        raise ValueError(
-            "key is given without batch_size; expected both, or neither for all points in every step."
-        )
-    return size, jax.random.key(0) if key is None else key
-
-
-def _start(params: PyTree, ensemble: bool) -> PyTree:
-    """Parameters with members on their first axis, checked."""
-    check_params(params)
-    start = jax.tree.map(jnp.asarray if ensemble else lambda leaf: jnp.asarray(leaf)[None], params)
-    axes = {leaf.shape[:1] for leaf in jax.tree.leaves(start)}
-    if len(axes) != 1 or axes <= {(), (0,)}:
-        raise ValueError(
-            f"params have first axes {sorted(axes)}; expected arrays, with ensemble=True of one number of members."
-        )
-    return start
-
-
-def _loss_dtype(f, params, x, y, loss):
-    """The type of the loss, or `ValueError` unless it is one number, and the targets match the outputs."""
-    if not callable(loss):
-        check_choice("loss", loss, LOSSES)
-    outputs = traced("f", f, jax.tree.map(lambda leaf: leaf[0], params), x)
-    shape = getattr(outputs, "shape", ())
-    if not shape or len(y) != len(x) or (not callable(loss) and y.shape != shape):
-        raise ValueError(f"y has shape {y.shape}, and the outputs {shape}; expected the same.")
-    value = traced("loss", partial(value_of, loss), outputs, y)
-    if getattr(value, "shape", None) != () or not jnp.issubdtype(value.dtype, jnp.floating):
-        raise ValueError(f"loss gives {value} for outputs {shape}; expected one real number.")
-    return value.dtype
+def _write(history: PyTree, row: int, seen: PyTree) -> None:
+    jax.tree.map(lambda rows, new: rows.__setitem__(row, new), history, seen)
 
 
 def _warn_of(diverged: np.ndarray, ensemble: bool) -> None:
@@ -274,15 +222,13 @@ def _warn_of(diverged: np.ndarray, ensemble: bool) -> None:
 
 def _alone(run: Run) -> Run:
     """The run of the only member."""
-    first, second = (
-        partial(jax.tree.map, lambda leaf: leaf[0]),
-        partial(jax.tree.map, lambda leaf: leaf[:, 0]),
-    )
+    first = partial(jax.tree.map, lambda leaf: leaf[0])
+    second = partial(jax.tree.map, lambda leaf: leaf[:, 0])
     return Run(
         first(run.params),
         run.steps,
         run.loss[:, 0],
-        run.losses[:, 0],
+        run.batch_losses[:, 0],
         second(run.distance),
         second(run.observed),
         run.stopped[0],
