@@ -109,9 +109,8 @@ def _close(values, expected, tol):
     if np.ndim(size) or not 0 < size < np.inf:
         raise ValueError(f"tol is {tol}; expected a positive, finite absolute tolerance.")
     if expected.shape not in ((), values.shape):
-        raise ValueError(
-            f"measured has shape {values.shape} and expected {expected.shape}; expected equal shapes or one number."
-        )
+        shapes = f"measured has shape {values.shape} and expected {expected.shape}"
+        raise ValueError(f"{shapes}; expected equal shapes or one number.")
     if not np.isfinite(expected).all():
         raise ValueError(f"expected holds {expected}; all must be finite.")
     if not np.isfinite(values).all():

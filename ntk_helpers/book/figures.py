@@ -50,10 +50,7 @@ def show(fig: Figure, *, name: str, caption: str, alt: str) -> None:
     """
     _check_texts(name, caption, [alt])
     _check_figures([fig])
-    style = "max-width:100%;height:auto;background:white"
-    image = (
-        f'<img src="{_data_uri(fig, "png")}" alt="{html.escape(alt)}" width="{_width(fig)}" style="{style}">'
-    )
+    image = _image(fig, "png", alt)
     _display(f'<figure class="ntk-figure" id="{name}">{image}{_caption(caption)}</figure>', name, alt)
 
 
@@ -74,13 +71,9 @@ def slider(
         raise ValueError(f"label is {label!r}; expected what the slider steps through, in words.")
     if not len(figs) == len(labels) == len(alts) > 1:
         raise ValueError(
-            f"{len(figs)} figures, {len(labels)} labels, {len(alts)} alts; expected the same number, at least 2."
+            f"{len(figs)} figures, {len(labels)} labels, {len(alts)} alts; expected as many of each, at least 2."
         )
-    style = "max-width:100%;height:auto;background:white"
-    images = "".join(
-        f'<img src="{_data_uri(fig, "webp")}" alt="{html.escape(alt)}" width="{_width(fig)}" style="{style}"{" hidden" if i else ""}>'
-        for i, (fig, alt) in enumerate(zip(figs, alts))
-    )
+    images = "".join(_image(fig, "webp", alt, hidden=i > 0) for i, (fig, alt) in enumerate(zip(figs, alts)))
     values = html.escape(json.dumps([str(value) for value in labels], ensure_ascii=False))
     move = (
         "const f=this.closest('figure'),t=JSON.parse(this.dataset.labels)[this.value];"
@@ -90,8 +83,8 @@ def slider(
     control = (
         f"<label>{html.escape(label)}: <output>{html.escape(str(labels[0]))}</output> "
         f'<input type="range" min="0" max="{len(figs) - 1}" value="0" step="1" data-labels="{values}" '
-        f'aria-label="{html.escape(label)}" aria-valuetext="{html.escape(str(labels[0]))}" oninput="{html.escape(move)}" '
-        'style="width:100%"></label>'
+        f'aria-label="{html.escape(label)}" aria-valuetext="{html.escape(str(labels[0]))}" '
+        f'oninput="{html.escape(move)}" style="width:100%"></label>'
     )
     _display(
         f'<figure class="ntk-slider" id="{name}">{images}{control}{_caption(caption)}</figure>', name, alts[0]
@@ -116,8 +109,11 @@ def _caption(caption: str) -> str:
     return f"<figcaption>{html.escape(caption)}</figcaption>"
 
 
-def _width(fig: Figure) -> int:
-    return round(fig.get_figwidth() * 100)
+def _image(fig: Figure, kind: str, alt: str, hidden: bool = False) -> str:
+    width = round(fig.get_figwidth() * 100)
+    style = "max-width:100%;height:auto;background:white"
+    attributes = f'alt="{html.escape(alt)}" width="{width}" style="{style}"{" hidden" if hidden else ""}'
+    return f'<img src="{_data_uri(fig, kind)}" {attributes}>'
 
 
 def _data_uri(fig: Figure, kind: str) -> str:

@@ -1,6 +1,5 @@
 """One analysis of a function, made once and kept as long as the function: its cost and its kernel."""
 
-import weakref
 from collections.abc import Callable
 from functools import partial
 from types import MethodType
@@ -10,6 +9,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array, PyTree
 
 from ntk_helpers._lib.blocks import in_blocks
+from ntk_helpers._lib.kept import remembered
 from ntk_helpers.finite._cost import NTKCost, estimate
 from ntk_helpers.finite._methods import METHODS, Analysis, Method
 from ntk_helpers.finite._row import abstract, batch_program, trace_row
@@ -17,11 +17,6 @@ from ntk_helpers.finite._rows import BATCH
 from ntk_helpers.networks.mlp import MLP
 
 __all__ = ["Plan", "Plans", "plans_of"]
-
-KEPT = 64
-"""So many analyses of one function are kept, and plans of one analysis; the oldest goes first."""
-_kept: dict[int, dict] = {}
-"""What was made of each function that is alive, by its id, since a function need not be hashable."""
 
 
 class Plan:
@@ -50,7 +45,6 @@ class Plans:
         analysis = Analysis(self.row, output)
         self.methods = {name: method(analysis) for name, method in METHODS.items()}
         self.rows_are_independent = False  # not known yet
-        self._plans: dict[tuple, Plan] = {}
 
     def plan(self, n1: int, n2: int, symmetric: bool, method: str, budget: int) -> Plan:
         """The plan for so many points; `ValueError` if none fits."""
@@ -59,7 +53,7 @@ class Plans:
             cost = estimate(self.methods, n1, n2, symmetric, method, budget)
             return Plan(self.methods[cost.method], cost)
 
-        return _remembered(self._plans, (n1, n2, symmetric, method, budget), make)
+        return remembered(self, (n1, n2, symmetric, method, budget), make)
 
 
 def plans_of(f: MLP | Callable, apply: Partial, params: PyTree, x: Array, output: str) -> Plans:
@@ -76,23 +70,4 @@ def plans_of(f: MLP | Callable, apply: Partial, params: PyTree, x: Array, output
         args, keywords, like = jax.tree.unflatten(structure, shapes)
         return Plans(Partial(apply.func, *args, **keywords), like, point, output)
 
-    return _remembered(_of(owner), (name, structure, types, output, settings), make)
-
-
-def _of(owner) -> dict:
-    """What is kept for an object; it goes with the object."""
-    if id(owner) not in _kept:
-        try:
-            weakref.finalize(owner, _kept.pop, id(owner), None)
-        except TypeError:  # of a class whose objects cannot be referred to weakly
-            return {}
-        _kept[id(owner)] = {}
-    return _kept[id(owner)]
-
-
-def _remembered(kept: dict, key, make: Callable):
-    if key not in kept:
-        kept[key] = make()
-        while len(kept) > KEPT:
-            del kept[next(iter(kept))]
-    return kept[key]
+    return remembered(owner, (name, structure, types, output, settings), make)

@@ -32,9 +32,10 @@ def kernels(net: MLP, x1: Float[Array, "n1 d"], x2: Float[Array, "n2 d"] | None 
 
     The recursion of the tangent kernel runs through the NNGP anyhow.
 
-    >>> x = np.array([[1.0, 0.0], [0.0, 1.0]])
-    >>> kernels(MLP(2, 1), x).ntk.round(4)  # doctest: +NORMALIZE_WHITESPACE
-    Array([[2.    , 0.3183], [0.3183, 2.    ]], dtype=float64)
+    >>> covariance, tangent = kernels(MLP(depth=2, width=1), np.eye(2, dtype=np.float32))
+    >>> print(tangent.round(4))  # ReLU at two orthogonal inputs: 2 and 1/π
+    [[2.     0.3183]
+     [0.3183 2.    ]]
     """
     return _kernels(net, *check_points(x1, x2))
 

@@ -1,5 +1,4 @@
-"""A kernel compiled for one block of points on each device, and the choice of the block that fits into
-memory."""
+"""A kernel compiled for one block of points on each device, and the choice of the block that fits."""
 
 from collections.abc import Iterator
 from math import ceil, prod
@@ -11,14 +10,14 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ntk_helpers._lib.blocks import default_budget, transposed
+from ntk_helpers._lib.kept import remembered
 from ntk_helpers.scale._blockfile import Grid
 
 __all__ = ["BlockProgram", "compiled_for", "device_dtype", "differ"]
 
 TRIAL = 512  # points of the block from which the largest that fits is estimated
-BLOCKS_PER_DEVICE = (
-    8  # at least, so that no device waits long, half of a symmetric kernel is saved, and a kill loses little
-)
+BLOCKS_PER_DEVICE = 8
+"""At least, so that no device waits long, half of a symmetric kernel is saved, and a kill loses little."""
 FULL_ENOUGH = 0.6  # of the budget
 
 
@@ -34,9 +33,8 @@ class BlockProgram(NamedTuple):
         """Memory of a batch of blocks on the host, and on a device where that has its own."""
         sizes, devices = self.run.memory_analysis(), self.sharding.mesh.size
         device = sizes.temp_size_in_bytes + sizes.argument_size_in_bytes + sizes.output_size_in_bytes
-        host = (
-            devices * sizes.argument_size_in_bytes + 5 * sizes.output_size_in_bytes
-        )  # pages of the file, and checks
+        # Five outputs: pages of the file, and checks.
+        host = devices * sizes.argument_size_in_bytes + 5 * sizes.output_size_in_bytes
         shared = self.sharding.mesh.devices.flat[0].platform == "cpu"
         return host + devices * device * shared, device * (not shared)
 
@@ -92,6 +90,13 @@ def _even(size: int, block: int) -> int:
 
 
 def _compiled(kernel, inputs, grid: Grid, sharding: NamedSharding) -> BlockProgram:
+    """The program for these blocks, compiled once as long as the kernel lives."""
+    points = tuple((x.shape[1:], device_dtype(x)) for x in inputs)
+    run = remembered(kernel, (grid.block, points, sharding), lambda: _compile(kernel, inputs, grid, sharding))
+    return BlockProgram(inputs, grid, sharding, run)
+
+
+def _compile(kernel, inputs, grid: Grid, sharding: NamedSharding) -> jax.stages.Compiled:
     @jax.jit
     @jax.shard_map(mesh=sharding.mesh, in_specs=sharding.spec, out_specs=sharding.spec, check_vma=False)
     def run(a, b):
@@ -106,7 +111,7 @@ def _compiled(kernel, inputs, grid: Grid, sharding: NamedSharding) -> BlockProgr
     if found[1:3] != grid.block:
         points = f"{grid.block[0]} and {grid.block[1]} points"
         raise ValueError(f"kernel maps {points} to shape {found[1:]}; expected {(*grid.block, *found[3:])}.")
-    return BlockProgram(inputs, grid, sharding, lowered.compile())
+    return lowered.compile()
 
 
 def _share(program: BlockProgram, budget: int) -> float:

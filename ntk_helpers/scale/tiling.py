@@ -194,9 +194,8 @@ def _check_same_kernel(program: BlockProgram, file: BlockFile, at: tuple[int, in
     rows, columns = program.grid.owned(at)
     for _, part in program.parts([at]):
         if differ(part, file.open()[rows, columns]):
-            raise ValueError(
-                f"{file.path} holds another kernel: its block {at} differs. Choose another path or delete it."
-            )
+            remedy = "Choose another path, or delete it."
+            raise ValueError(f"{file.path} holds another kernel: its block {at} differs. {remedy}")
 
 
 def _computed(
