@@ -71,7 +71,7 @@ def slider(
         raise ValueError(f"label is {label!r}; expected what the slider steps through, in words.")
     if not len(figs) == len(labels) == len(alts) > 1:
         raise ValueError(
-            f"{len(figs)} figures, {len(labels)} labels, {len(alts)} alts; expected as many of each, at least 2."
+            f"{len(figs)} figures, {len(labels)} labels, {len(alts)} alts; expected as many each, at least 2."
         )
     images = "".join(_image(fig, "webp", alt, hidden=i > 0) for i, (fig, alt) in enumerate(zip(figs, alts)))
     values = html.escape(json.dumps([str(value) for value in labels], ensure_ascii=False))

@@ -26,8 +26,9 @@ class ParameterCost:
 class NTKCost:
     """What `empirical_ntk_cost` returns, to be printed: an estimate made before any work.
 
-    The method, the kernel's shape, the points in a block of rows and of columns, operations in all, bytes at the
-    peak and of the kernel alone; how each parameter is handled, and the operations of the other methods.
+    It says the method, the shape of the kernel, the points in a block of rows and of columns, operations in
+    all, bytes at the peak and of the kernel alone; how each parameter is handled, and the operations of the
+    other methods.
 
     >>> net, x = MLP(depth=2, width=64), jax.ShapeDtypeStruct((10, 3), jnp.float32)
     >>> print(empirical_ntk_cost(net, net.init(jax.random.key(0), d_in=3), x))
