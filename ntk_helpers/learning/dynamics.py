@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 
 from ntk_helpers._lib.host import numbers
 from ntk_helpers._lib.inputs import check_choice, check_numbers, check_one_variance, is_number
+from ntk_helpers._lib.old_jax import enable_x64
 from ntk_helpers.learning._spectrum import as_matrix, rounding, spectrum
 from ntk_helpers.learning.conventions import check_rule, loss_scale
 from ntk_helpers.learning.posterior import Posterior
@@ -283,7 +284,7 @@ def kernel_flow(
         blocks = np.shape(theta)[2:]
         cross = _whole(numbers("theta_test", theta_test, (len(f0_test), n, *blocks)), outputs)
 
-    with jax.enable_x64(True):
+    with enable_x64(True):
         flat = lambda f: loss(f.reshape(n, outputs))
         if getattr(jax.eval_shape(flat, f0.ravel()), "shape", None) != ():
             raise ValueError("loss does not return one number for outputs (n, o).")

@@ -259,7 +259,7 @@ def test_missing_dependency_is_named(monkeypatch):
 
 def test_old_jax_is_refused(monkeypatch):
     monkeypatch.setattr(jax, "__version__", "0.4.30")
-    with pytest.raises(ImportError, match=r"JAX 0\.10 to .* not on JAX 0\.4\.30"):
+    with pytest.raises(ImportError, match=r"JAX 0\.7 to .* not on JAX 0\.4\.30"):
         _load.load()
 
 
