@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from ntk_helpers._lib.blocks import count_blocks, default_budget, in_blocks
+from ntk_helpers._lib.blocks import count_blocks, in_blocks
 from ntk_helpers._lib.inputs import check_batches, check_choice, check_points, check_size, is_traced
+from ntk_helpers._lib.memory import default_budget
 from ntk_helpers._lib.progress import progress
 from ntk_helpers.finite._contraction import OUTPUTS
 from ntk_helpers.finite._cost import NTKCost, estimate
