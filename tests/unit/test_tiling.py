@@ -145,7 +145,7 @@ ON_DEVICES = """
 import sys, jax, numpy as np
 from functools import partial
 from ntk_helpers import MLP, empirical_ntk, ntk, tiled
-from ntk_helpers._blockprogram import BlockProgram
+from ntk_helpers.scale._blockprogram import BlockProgram
 x, net = np.random.default_rng(0).normal(size=(41, 3)), MLP(3, 6, 2, "tanh", 1.7, 0.3)
 params = net.init(jax.random.key(0), 3)
 for kernel, x2 in (partial(ntk, net), None), (lambda a, b: empirical_ntk(net, params, a, b), x[:17] + 1):
