@@ -36,7 +36,7 @@ def _limits(root: Path) -> Iterator[int]:
             tree, name = root / "sys/fs/cgroup/memory", "memory.limit_in_bytes"
         else:
             continue
-        # In a container the path may be the host's and lead nowhere; the top of the tree is then the container.
+        # In a container the path may be the host's and lead nowhere; the tree's top is then the container.
         group = tree / path.strip("/")
         for folder in (group, *group.parents[: len(group.parts) - len(tree.parts)]):
             limit = _read(folder / name).strip()
