@@ -10,12 +10,12 @@ from jax.extend.core import JaxprEqn
 __all__ = ["bind", "enable_x64", "set_current_trace"]
 
 if jax.__version_info__ >= (0, 8):
-    from jax import enable_x64
+    from jax import enable_x64  # noqa: TID251
 else:
     from jax.experimental import enable_x64
 
 if jax.__version_info__ >= (0, 10):
-    from jax.extend.core import set_current_trace
+    from jax.extend.core import set_current_trace  # noqa: TID251
 else:
     from jax._src.core import set_current_trace  # jax.core has it too, and warns from 0.8.2 on
 
