@@ -25,7 +25,7 @@ NBVAL   := --nbval --nbval-current-env --nbval-sanitize-with tests/book/sanitize
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help book site pdf offline test test-oldest lab student instructor slides execute links lock bench colab clean
+.PHONY: help book site pdf offline test test-oldest lab student instructor slides execute links lock gpu bench colab clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -76,6 +76,9 @@ lock: ## resolve both locks anew (needs uv)
 	@command -v uv >/dev/null || { echo 'make lock needs uv: https://docs.astral.sh/uv/' >&2; exit 1; }
 	$(COMPILE) --all-extras -o requirements.lock
 	$(COMPILE) --extra compat --extra book --extra test --resolution lowest-direct -o requirements-oldest.lock
+
+gpu: ## check and time every kernel on this machine's GPU, with its own Python and JAX
+	PYTHONPATH="$(CURDIR):$$PYTHONPATH" $(firstword $(PYTHON)) tools/gpu.py
 
 bench: $(READY) ## time the kernels against neural-tangents and print the ratios
 	$(PY) -m pytest tests/benchmarks --benchmark-columns=min,median,rounds --benchmark-sort=name

@@ -104,7 +104,7 @@ def main(arguments: list[str] | None = None) -> int:
     if jax.default_backend() != "gpu" and not asked.tiny:
         print(f"JAX sees no GPU here, but {jax.devices()}; --tiny tries this script out.", file=sys.stderr)
         return 2
-    faulthandler.dump_traceback_later(asked.seconds + 30, exit=True)  # for a case that hangs
+    faulthandler.dump_traceback_later(asked.seconds + 30, exit=True, file=sys.__stderr__)  # a case hangs
     run = Run(asked.out, about(), asked.seconds)
     gpu_checks.check(run, gpu_checks.TINY if asked.tiny else gpu_checks.Sizes())
     gpu_times.measure(run, gpu_times.TINY if asked.tiny else gpu_times.Sizes())
