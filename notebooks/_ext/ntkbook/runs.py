@@ -70,11 +70,11 @@ def gpu(folder: Path) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     parts = [
         f"On one {about['device']}, on {about['date']}, by `{about['command']}`: {versions}.",
-        "The error of each kernel against its float64 value on the CPU, relative to the largest entry; float32 "
-        "products around it may round to TF32, or not:",
+        "The error of each kernel against its float64 value on the CPU, relative to the largest entry; the "
+        "float32 products around it may round to TF32, or not:",
         _errors(checks),
-        "And the times, compiled, in float32. A ratio is theirs to ours; the peak is what the device makes of "
-        "the float32 product in the first row:",
+        "And the times, compiled, in float32. A ratio is theirs to ours; the peak is the device's own rate "
+        "in the float32 product of the first row:",
         _times(times),
     ]
     failed = [row for row in rows if "failed" in row]
