@@ -3,11 +3,15 @@
 # The first of these that is 3.11 or newer makes $(VENV).
 PYTHON  := python3 python3.13 python3.12 python3.11
 VENV    := .venv
+LOCK    := requirements.lock
 PORT    := 8000
 CHAPTER :=
 
 PY      := $(VENV)/bin/python
 PIP     := $(PY) -m pip --disable-pip-version-check --no-input install --no-deps --no-compile
+OLDEST  := .venv-oldest
+COMPILE := uv pip compile pyproject.toml --group build --group neural-tangents --universal --python-version 3.11 \
+  --upgrade --no-header --no-annotate --no-emit-index-url --no-emit-find-links
 LOCKED  := $(VENV)/.locked
 READY   := $(VENV)/.ready
 MATHJAX := notebooks/node_modules/.package-lock.json
@@ -21,10 +25,10 @@ NBVAL   := --nbval --nbval-current-env --nbval-sanitize-with tests/book/sanitize
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help book site pdf offline test lab student instructor slides execute links lock bench colab clean
+.PHONY: help book site pdf offline test test-oldest lab student instructor slides execute links lock gpu bench colab clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
 	@echo 'Settings: CHAPTER=01_neural_tangent_kernel (execute, colab), PORT=8000 (book), PYTHON=python3.12 VENV=.venv-3.12.'
 
 book: $(SITE) ## build the site from the stored outputs and serve it on this machine
@@ -42,6 +46,11 @@ test: $(MATHJAX) $(BROWSER) $(READY) ## page lint, unit tests, the site in a bro
 	$(PY) -m pytest tests/site
 	$(PY) -m pytest tests/book notebooks $(NBVAL) --numprocesses 2
 	@echo 'make test: page lint, unit tests, site and every chapter passed.'
+
+# Old packages beside newer ones warn of each other; what is deprecated today, the other lock shows.
+test-oldest: ## the unit tests on the oldest Python and packages that pyproject.toml allows
+	$(MAKE) $(OLDEST)/.ready VENV=$(OLDEST) LOCK=requirements-oldest.lock PYTHON='python3.11 $(PYTHON)'
+	$(OLDEST)/bin/python -m pytest tests/unit --numprocesses 2 --ignore tests/unit/test_project.py -W ignore::DeprecationWarning
 
 lab: $(READY) ## open the chapters in JupyterLab
 	$(PY) -m jupyter trust notebooks/*.ipynb # or JupyterLab stops the sliders
@@ -63,11 +72,13 @@ links: $(READY) ## write every link that follows from pyproject.toml's project.u
 	$(PY) tools/links.py
 	$(PY) tools/notebooks.py links
 
-lock: ## resolve requirements.lock anew (needs uv)
+lock: ## resolve both locks anew (needs uv)
 	@command -v uv >/dev/null || { echo 'make lock needs uv: https://docs.astral.sh/uv/' >&2; exit 1; }
-	uv pip compile pyproject.toml --all-extras --group build --group neural-tangents \
-	  --universal --python-version 3.11 --upgrade --no-header --no-annotate \
-	  --no-emit-index-url --no-emit-find-links -o requirements.lock
+	$(COMPILE) --all-extras -o requirements.lock
+	$(COMPILE) --extra compat --extra book --extra test --resolution lowest-direct -o requirements-oldest.lock
+
+gpu: ## check and time every kernel on this machine's GPU, with its own Python and JAX
+	PYTHONPATH="$(CURDIR):$$PYTHONPATH" $(firstword $(PYTHON)) tools/gpu.py
 
 bench: $(READY) ## time the kernels against neural-tangents and print the ratios
 	$(PY) -m pytest tests/benchmarks --benchmark-columns=min,median,rounds --benchmark-sort=name
@@ -76,17 +87,17 @@ colab: $(READY) ## run the chapters as Colab would, build for Binder; one chapte
 	$(PY) -m pytest tests/colab -k '$(CHAPTER)'
 
 clean: ## remove everything that make made
-	rm -rf $(VENV) notebooks/_build notebooks/node_modules tests/site/node_modules .pytest_cache .hypothesis .benchmarks
+	rm -rf $(VENV) $(OLDEST) notebooks/_build notebooks/node_modules tests/site/node_modules .pytest_cache .hypothesis .benchmarks
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(LOCKED): requirements.lock
+$(LOCKED): $(LOCK)
 	@for python in $(PYTHON); do \
 	  if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
 	    echo "Making $(VENV) with $$($$python --version)"; exec $$python -m venv --clear $(VENV); \
 	  fi; \
 	done; \
 	echo 'The book needs Python 3.11 or newer, and none of these is: $(PYTHON). Install one, or name yours: make PYTHON=/path/to/python3.' >&2; exit 1
-	$(PIP) -r requirements.lock
+	$(PIP) -r $(LOCK)
 	@echo 'Compiling what was installed (under a minute)'; $(PY) -m compileall -q -j 0 $(VENV)/lib
 	@touch $@
 

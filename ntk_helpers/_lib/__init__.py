@@ -1,2 +1,2 @@
-"""What every room uses: checks of arguments, float64 on the host, blocks, progress. Nothing here knows of
-kernels."""
+"""What every room uses: checks of arguments, float64 on the host, blocks and memory, progress, older names
+of JAX. Nothing here knows of kernels."""

@@ -1,7 +1,5 @@
 """A kernel in blocks of rows and columns, so that what is kept of the inputs fits into memory."""
 
-import os
-
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -9,15 +7,7 @@ from jaxtyping import Array
 
 from ntk_helpers._lib.progress import tick
 
-__all__ = ["count_blocks", "default_budget", "in_blocks", "transposed"]
-
-
-def default_budget() -> int:
-    """Half of the device's memory in bytes, or of the machine's where the device does not tell."""
-    told = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
-    if told is None and "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):
-        told = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return (told or 2**33) // 2
+__all__ = ["count_blocks", "in_blocks", "transposed"]
 
 
 def transposed(block):

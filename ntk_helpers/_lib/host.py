@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from ntk_helpers._lib.inputs import check_finite, check_real
+from ntk_helpers._lib.old_jax import enable_x64
 
 __all__ = ["in_float64", "numbers"]
 
@@ -14,7 +15,7 @@ __all__ = ["in_float64", "numbers"]
 @contextmanager
 def in_float64() -> Iterator[None]:
     """JAX in float64 and on the CPU, whatever its settings are."""
-    with jax.enable_x64(True), jax.default_device(jax.local_devices(backend="cpu")[0]):
+    with enable_x64(True), jax.default_device(jax.local_devices(backend="cpu")[0]):
         yield
 
 

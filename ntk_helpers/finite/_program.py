@@ -7,6 +7,8 @@ from functools import cached_property
 import jax
 from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal, Var
 
+from ntk_helpers._lib.old_jax import bind
+
 __all__ = ["Program", "flatten"]
 
 CALLS = {"jit", "pjit", "closed_call", "core_call", "checkpoint", "remat", "remat2"}
@@ -41,7 +43,7 @@ def read(env: dict, key: Key):
 
 def evaluate(eqn: JaxprEqn, values: list) -> list:
     """The outputs of one equation."""
-    outputs = eqn.primitive.bind(*values, **eqn.primitive.get_bind_params(eqn.params))
+    outputs = bind(eqn, values)
     return list(outputs) if eqn.primitive.multiple_results else [outputs]
 
 

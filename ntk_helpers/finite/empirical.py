@@ -6,8 +6,9 @@ import jax
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, PyTree
 
-from ntk_helpers._lib.blocks import count_blocks, default_budget
+from ntk_helpers._lib.blocks import count_blocks
 from ntk_helpers._lib.inputs import check_batches, check_choice, check_params, check_points, check_size
+from ntk_helpers._lib.memory import default_budget
 from ntk_helpers._lib.progress import progress
 from ntk_helpers.finite._contraction import OUTPUTS
 from ntk_helpers.finite._cost import NTKCost

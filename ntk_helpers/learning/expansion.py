@@ -101,5 +101,5 @@ def _floats(leaf) -> bool:
 
 def _check_alike(params: PyTree, params0: PyTree) -> None:
     given, expected = (jax.tree.map(jnp.shape, p) for p in (params, params0))
-    if given != expected:
+    if jax.tree.flatten(given) != jax.tree.flatten(expected):  # trees of a library compare in their own way
         raise ValueError(f"params hold {given}; expected {expected}, as the parameters of the expansion.")

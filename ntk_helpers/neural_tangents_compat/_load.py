@@ -15,7 +15,7 @@ import jax.interpreters.ad
 __all__ = ["PATCHES", "load"]
 
 NT_VERSION = "0.6.5"
-OLDEST_JAX, NEWEST_JAX = "0.10", "0.12.0.1"
+OLDEST_JAX, NEWEST_JAX = "0.7", "0.12.0.1"
 INSTALL = f"pip install --no-deps neural-tangents=={NT_VERSION} && pip install frozendict typing_extensions"
 
 PATCHES: dict[str, str] = {}
@@ -90,14 +90,11 @@ def _lend_moved_names() -> None:
     zeros_like = jax.extend.core.Primitive("zeros_like")
     _lend(jax.interpreters.ad, "zeros_like_p", zeros_like, "removed; the key of a rule that nobody calls")
     try:
-        importlib.import_module("jax.util")
+        util = importlib.import_module("jax.util")  # empty in JAX 0.7
     except ImportError:
-        util = types.ModuleType(
-            "jax.util", "Lent to neural-tangents: what it imports of the removed jax.util."
-        )
-        util.safe_map, util.safe_zip = _safe_map, _safe_zip
-        sys.modules["jax.util"] = util
-        PATCHES["jax.util"] = "removed; safe_map and safe_zip, which check lengths"
+        util = sys.modules["jax.util"] = types.ModuleType("jax.util")
+    for name, function in (("safe_map", _safe_map), ("safe_zip", _safe_zip)):
+        _lend(util, name, function, "removed; checks that lengths agree")
 
 
 def _lend(module: types.ModuleType, name: str, value: object, why: str) -> None:

@@ -14,10 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
-from jax.extend.core import Literal, set_current_trace
+from jax.extend.core import Literal
 from jax.interpreters import ad
 from neural_tangents._src import empirical, predict
 
+from ntk_helpers._lib.old_jax import set_current_trace
 from ntk_helpers.neural_tangents_compat._linear import apply_equation, linear_program
 
 __all__ = ["apply", "probe"]

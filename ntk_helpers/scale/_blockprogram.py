@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ntk_helpers._lib.blocks import default_budget, transposed
+from ntk_helpers._lib.blocks import transposed
 from ntk_helpers._lib.kept import remembered
+from ntk_helpers._lib.memory import default_budget
 from ntk_helpers.scale._blockfile import Grid
 
 __all__ = ["BlockProgram", "compiled_for", "device_dtype", "differ"]

@@ -11,8 +11,8 @@ from jax.experimental import multihost_utils
 from jaxtyping import Array
 from tqdm import tqdm
 
-from ntk_helpers._lib.blocks import default_budget
 from ntk_helpers._lib.inputs import check_batches, check_size, pieces
+from ntk_helpers._lib.memory import default_budget
 from ntk_helpers.scale._blockfile import BlockFile
 from ntk_helpers.scale._blockprogram import BlockProgram, compiled_for, device_dtype, differ
 

@@ -12,17 +12,14 @@ import numpy as np
 import optax
 import pytest
 from jax import random
+from rivals import ARCHITECTURES, NT_METHODS, cnn, draw, jacobian_products, nt_empirical, nt_infinite
 
 from ntk_helpers import MLP, empirical_ntk, empirical_ntk_cost, kernel_dynamics, nngp, ntk, sample_ntk
+from ntk_helpers._lib.old_jax import enable_x64
 from ntk_helpers.learning.training import train
-from ntk_helpers.neural_tangents_compat import nt, stax
+from ntk_helpers.neural_tangents_compat import nt
 
 NET = MLP(depth=5, width=512, d_out=10, activation="relu", sigma_w2=2.0, sigma_b2=0.1)
-METHODS = {
-    "Jacobian contraction": nt.NtkImplementation.JACOBIAN_CONTRACTION,
-    "NTK-vector products": nt.NtkImplementation.NTK_VECTOR_PRODUCTS,
-    "structured derivatives": nt.NtkImplementation.STRUCTURED_DERIVATIVES,
-}
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +44,7 @@ def time(benchmark, fn, *arguments, rounds=10, expected=None, rtol=None):
     benchmark.pedantic(lambda: jax.block_until_ready(run(*arguments)), rounds=rounds)
 
 
-@pytest.mark.parametrize("who", ["ours", *METHODS])
+@pytest.mark.parametrize("who", ["ours", *NT_METHODS])
 @pytest.mark.parametrize("output", ["full", "trace"])
 def test_empirical_ntk(benchmark, finite, output, who):
     benchmark.group = f"empirical NTK, {output}, ReLU 4 × 512, 64 × 64 inputs"
@@ -56,79 +53,14 @@ def test_empirical_ntk(benchmark, finite, output, who):
         benchmark.extra_info["flops"] = empirical_ntk_cost(NET, *finite, output=output).flops
         time(benchmark, ours, *finite)
         return
-    traced = {"full": (), "trace": (-1,)}[output]
-    kernel = nt.empirical_ntk_fn(NET.apply, trace_axes=traced, vmap_axes=0, implementation=METHODS[who])
-
-    def theirs(params, x1, x2):
-        return kernel(x1, x2, params)
-
+    theirs = nt_empirical(NET.apply, output, who)
     time(benchmark, theirs, *finite, rounds=2, expected=ours(*finite), rtol=1e-5)
-
-
-def cnn(params, x):
-    for w, b in params["convolutions"]:
-        x = jax.nn.relu(
-            jax.lax.conv_general_dilated(x, w, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")) + b
-        )
-    return x.mean((1, 2)) @ params["head"]
-
-
-def transformer(params, tokens):
-    """Attention without a mask, and one embedding for tokens and logits."""
-    h = params["embed"][tokens]
-    for p in params["blocks"]:
-        q, k, v = (jnp.einsum("nld,dhk->nhlk", h, p[name]) for name in "qkv")
-        weights = jax.nn.softmax(q @ k.swapaxes(-1, -2) / q.shape[-1] ** 0.5)
-        h = h + jnp.einsum("nhlk,hkd->nld", weights @ v, p["out"])
-        z = h - h.mean(-1, keepdims=True)
-        z = z / jnp.sqrt((z**2).mean(-1, keepdims=True) + 1e-5) * p["scale"]
-        h = h + jax.nn.gelu(z @ p["up"]) @ p["down"]
-    return h[:, -1] @ params["embed"].T
-
-
-def draw(key, shapes):
-    """Weights of the given shapes, with variance one over the fan-in; vectors are ones."""
-    leaves, structure = jax.tree.flatten(
-        shapes, is_leaf=lambda s: isinstance(s, tuple) and isinstance(s[0], int)
-    )
-    keys = random.split(key, len(leaves))
-    drawn = [
-        random.normal(k, s) / (s[0] if len(s) < 4 else s[0] * s[1] * s[2]) ** 0.5
-        if len(s) > 1
-        else jnp.ones(s)
-        for k, s in zip(keys, leaves)
-    ]
-    return jax.tree.unflatten(structure, drawn)
-
-
-BLOCK = {
-    "q": (64, 4, 16),
-    "k": (64, 4, 16),
-    "v": (64, 4, 16),
-    "out": (4, 16, 64),
-    "scale": (64,),
-    "up": (64, 256),
-    "down": (256, 64),
-}
-CONVOLUTIONS = [[(3, 3, n, m), (m,)] for n, m in ((3, 32), (32, 64), (64, 64))]
-ARCHITECTURES = {
-    "CNN, 3 layers, 16 images 32 × 32": (
-        cnn,
-        {"convolutions": CONVOLUTIONS, "head": (64, 10)},
-        (16, 32, 32, 3),
-    ),
-    "transformer, 2 blocks, 8 × 16 tokens of 100": (
-        transformer,
-        {"embed": (100, 64), "blocks": [BLOCK, BLOCK]},
-        (8, 16),
-    ),
-}
 
 
 @pytest.mark.filterwarnings(
     "ignore:No Jacobian rule found for gather"
 )  # theirs then takes that Jacobian whole
-@pytest.mark.parametrize("who", ["ours", *METHODS])
+@pytest.mark.parametrize("who", ["ours", *NT_METHODS])
 @pytest.mark.parametrize("output", ["full", "trace"])
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_empirical_ntk_of_architectures(benchmark, name, output, who):
@@ -140,18 +72,8 @@ def test_empirical_ntk_of_architectures(benchmark, name, output, who):
     if who == "ours":
         time(benchmark, ours, params, x, rounds=5)
         return
-    kernel = nt.empirical_ntk_fn(
-        f, trace_axes={"full": (), "trace": (-1,)}[output], vmap_axes=0, implementation=METHODS[who]
-    )
-    time(
-        benchmark,
-        lambda params, x: kernel(x, None, params),
-        params,
-        x,
-        rounds=2,
-        expected=ours(params, x),
-        rtol=1e-4,
-    )
+    theirs = nt_empirical(f, output, who)
+    time(benchmark, theirs, params, x, rounds=2, expected=ours(params, x), rtol=1e-4)
 
 
 TRACED = """
@@ -195,14 +117,6 @@ def test_memory_of_a_kernel_in_a_file(tmp_path):
     assert int(subprocess.run(command, check=True, capture_output=True, text=True).stdout) < 2**20
 
 
-def infinite_by_stax(depth: int):
-    layers = [stax.Dense(1, W_std=2**0.5, b_std=0.1**0.5)]
-    for _ in range(depth - 1):
-        layers += [stax.Relu(), stax.Dense(1, W_std=2**0.5, b_std=0.1**0.5)]
-    kernel = stax.serial(*layers)[2]
-    return lambda x: kernel(x, None, "ntk")
-
-
 @pytest.mark.parametrize("who", ["ours", "stax"])
 @pytest.mark.parametrize("depth", [4, 21])
 def test_infinite_ntk(benchmark, points, depth, who):
@@ -213,7 +127,7 @@ def test_infinite_ntk(benchmark, points, depth, who):
     if who == "ours":
         time(benchmark, ours, points)
     else:
-        time(benchmark, infinite_by_stax(depth), points, expected=ours(points), rtol=5e-3)
+        time(benchmark, nt_infinite(depth), points, expected=ours(points), rtol=5e-3)
 
 
 @pytest.mark.parametrize("who", ["ours", "stax"])
@@ -221,7 +135,7 @@ def test_infinite_ntk_with_compilation(benchmark, points, who):
     """From a fresh process's state to the first result."""
     benchmark.group = "infinite NTK, ReLU depth 21, 1000 points of dimension 784, with compilation"
     ours = partial(ntk, MLP(depth=21, width=1, sigma_b2=0.1))
-    fn = ours if who == "ours" else infinite_by_stax(21)
+    fn = ours if who == "ours" else nt_infinite(21)
     benchmark.pedantic(lambda: jax.block_until_ready(jax.jit(fn)(points)), setup=jax.clear_caches, rounds=3)
 
 
@@ -240,7 +154,7 @@ def test_infinite_ntk_of_equal_norms(benchmark, on_sphere, depth, who):
         jax.block_until_ready(ours())
         benchmark.pedantic(lambda: jax.block_until_ready(ours()), rounds=10)
     else:
-        time(benchmark, infinite_by_stax(depth), on_sphere, expected=ours(), rtol=5e-3)
+        time(benchmark, nt_infinite(depth), on_sphere, expected=ours(), rtol=5e-3)
 
 
 @pytest.mark.parametrize("who, depth", [("ours", 1001), ("depth 4", 4)])
@@ -249,7 +163,7 @@ def test_infinite_ntk_of_equal_norms_at_any_depth(benchmark, on_sphere, who, dep
     benchmark.group = "infinite NTK, ReLU depth 1001, 1000 points of equal norms"
     net, x = MLP(depth=depth, width=1, sigma_b2=0.1), on_sphere
     single = jax.block_until_ready(ntk(net, x))
-    with jax.enable_x64(True):
+    with enable_x64(True):
         double = np.asarray(ntk(net, np.asarray(x, np.float64)))
     assert np.abs(single - double).max() <= 2e-5 * double.max()
     benchmark.pedantic(lambda: jax.block_until_ready(ntk(net, x)), rounds=10)
@@ -265,20 +179,6 @@ def test_matrix_product(benchmark, who):
 
 
 # --- the law of the kernel at initialization: seconds for each draw, so that both sides may take their own number
-
-
-def jacobian_products(net, x):
-    """A draw as in the script of Seleznova & Kutyniok 2022: a network, its Jacobian at each input, a product
-    for each pair."""
-    init = jax.jit(partial(net.init, d_in=x.shape[1]))
-    gradient = jax.grad(lambda params, xi: net.apply(params, xi[None])[0, 0])
-
-    def pair(params, x1, x2):
-        products = jax.tree.map(lambda a, b: (a * b).sum(), gradient(params, x1), gradient(params, x2))
-        return sum(jax.tree.leaves(products))
-
-    pairs = jax.jit(jax.vmap(jax.vmap(pair, (None, None, 0)), (None, 0, None)))
-    return lambda key: jax.block_until_ready(pairs(init(key), x, x))
 
 
 def time_draws(benchmark, draws, run):
@@ -332,7 +232,7 @@ def test_import(benchmark, who):
 def double():
     """Kernels of 500 training and 500 test points, in float64 on both sides, and the infinite network's
     kernel function."""
-    with jax.enable_x64(True):
+    with enable_x64(True):
         x = np.asarray(random.normal(random.key(5), (1000, 20)))
         y = np.sin(x[:500, :1])
         net = MLP(depth=3, width=1, activation="erf", sigma_b2=0.1)
@@ -364,7 +264,7 @@ def test_outputs_in_time(benchmark, double, who):
     if who == "ours":
         time_draws(benchmark, len(TIMES), ours)
         return
-    with jax.enable_x64(True):
+    with enable_x64(True):
         predict = nt.predict.gradient_descent_mse(jnp.asarray(theta), jnp.asarray(y))
         arguments = [jnp.asarray(a) for a in (zero, zero, theta_test)]
         np.testing.assert_allclose(
@@ -409,7 +309,7 @@ def test_distributions_in_time(benchmark, double, who):
             else found
         )
 
-    with jax.enable_x64(True):
+    with enable_x64(True):
         predict = nt.predict.gradient_descent_mse_ensemble(kernel_fn, x, jnp.asarray(y), diag_reg=0.0)
         mean, covariance = predict(times[::40], x_test, "ntk", True)
         found = ours()

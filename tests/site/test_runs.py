@@ -7,7 +7,7 @@ import pytest
 from ntkbook import runs
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
-PYPROJECT = '[project]\nrequires-python = ">=3.11"\ndependencies = ["jax>=0.10", "numpy>=2.0,<3"]\n'
+PYPROJECT = '[project]\nrequires-python = ">=3.11"\ndependencies = ["jax>=0.7", "numpy>=2.0,<3"]\n'
 
 
 @pytest.fixture
@@ -52,12 +52,40 @@ def test_long_runs_are_summed_up(folder):
     assert cells(runs.long_runs(folder))[2:] == [expected]
 
 
-def test_versions_are_those_of_pyproject(folder):
-    assert cells(runs.versions(folder))[2:] == [
-        ["Python", ">=3.11"],
-        ["jax", ">=0.10"],
-        ["numpy", ">=2.0,<3"],
+def test_of_a_gpu_nothing_is_said_where_no_run_is_stored(folder):
+    assert runs.gpu(folder) == ""
+
+
+def test_a_run_on_a_gpu_is_shown_with_device_date_and_what_failed(folder):
+    kernel, what = {"section": "check", "what": "tiled", "float32": 2e-7, "float64": 3e-16}, "infinite NTK"
+    timing = {"section": "time", "what": what, "who": "ntk_helpers", "seconds": 0.002, "of_peak": 0.31}
+    rows = [
+        kernel,
+        timing,
+        {"section": "time", "what": what, "who": "stax", "seconds": 0.005},
+        {"section": "time", "what": "product", "who": "JAX", "seconds": 1.0, "flops_per_second": 4.9e13},
+        {"section": "time", "what": "tiled", "who": "ntk_helpers", "failed": "TimeoutError: left out"},
     ]
+    about = {"command": "make gpu", "date": "2026-12-01", "device": "Some GPU", "versions": {"jax": "0.11.2"}}
+    (folder / "stored" / "gpu.json").write_text(json.dumps({"about": about, "rows": rows}))
+    text = runs.gpu(folder).replace("\N{NON-BREAKING HYPHEN}", "-")
+    assert text.startswith("On one Some GPU, on 2026-12-01, by `make gpu`: jax 0.11.2.")
+    assert "| tiled | 2.0e-07 |  | 3.0e-16 |  |" in text
+    assert (
+        f"| {what} | ntk_helpers | 2 ms |  | 31% |" in text and f"| {what} | stax | 5 ms | 2.5 |  |" in text
+    )
+    assert "| product | JAX | 1e+03 ms |  | 49.0 TFLOP/s |" in text
+    assert text.endswith("- tiled (ntk_helpers): TimeoutError: left out")
+    assert "Some GPU" not in runs.long_runs(folder)
+
+
+def test_the_page_says_that_nothing_ran_on_a_gpu_as_long_as_that_is_so():
+    page = (NOTEBOOKS / "what_runs_where.md").read_text()
+    assert ("Nothing was run or timed on a GPU" in page) != (NOTEBOOKS / "stored" / "gpu.json").exists()
+
+
+def test_versions_are_those_of_pyproject(folder):
+    assert cells(runs.versions(folder))[2:] == [["Python", ">=3.11"], ["jax", ">=0.7"], ["numpy", ">=2.0,<3"]]
 
 
 def test_the_page_shows_every_notebook_and_every_long_run(pages):
@@ -69,6 +97,6 @@ def test_the_page_shows_every_notebook_and_every_long_run(pages):
     assert notebooks and notebooks <= links
     shown = {code.get_text() for code in page.select("td code")}
     hashes = {
-        json.loads(path.read_text())["about"]["sha256"][:12] for path in NOTEBOOKS.glob("stored/*.json")
+        json.loads(path.read_text())["about"]["sha256"][:12] for path in NOTEBOOKS.glob("stored/[0-9]*.json")
     }
     assert hashes and hashes <= shown

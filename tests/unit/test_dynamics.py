@@ -23,6 +23,7 @@ from ntk_helpers import (
     nngp,
     ntk,
 )
+from ntk_helpers._lib.old_jax import enable_x64
 from ntk_helpers.learning import critical_learning_rate, steps_to_time
 from ntk_helpers.learning.conventions import LOSSES
 from ntk_helpers.neural_tangents_compat import nt
@@ -500,7 +501,7 @@ def test_single_precision_is_computed_in_double(x64):
     y, f0, f0_test = targets(2)
     close_pair = np.concatenate([X[:-1], X[:1] + 1e-5])
     double = [np.asarray(a) for a in (ntk(WIDE, close_pair), ntk(WIDE, X_TEST, close_pair), y, f0, f0_test)]
-    with jax.enable_x64(x64):
+    with enable_x64(x64):
         theta, cross, *single = (jnp.asarray(a.astype(np.float32)) for a in double)
         dynamics = kernel_dynamics(theta, single[0], loss="mean_half")
         outs = dynamics.test([1.0, 1e9, np.inf], single[1], single[2], cross)

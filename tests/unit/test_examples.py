@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import ntk_helpers
+from ntk_helpers._lib.old_jax import enable_x64
 
 BESIDE = {"ntk_helpers.book", "ntk_helpers.neural_tangents_compat"}
 """Rooms whose names are for notebooks, or another library's."""
@@ -38,6 +39,6 @@ def test_the_docstring_has_an_example_that_runs(name):
     (test,) = doctest.DocTestFinder(recurse=False).find(CALLABLES[name], name, globs=dict(names))
     assert test.examples, f"{name} has no example"
     said = []
-    with jax.enable_x64(False):
+    with enable_x64(False):
         failed = doctest.DocTestRunner(optionflags=FLAGS).run(test, out=said.append, clear_globs=False).failed
     assert not failed, "".join(said)

@@ -8,6 +8,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF
 
 from ntk_helpers import MLP, gp_log_likelihood, gp_posterior, nngp
+from ntk_helpers._lib.old_jax import enable_x64
 from ntk_helpers.neural_tangents_compat import nt
 
 NOISE = 0.03
@@ -142,7 +143,7 @@ def test_numpy_in_numpy_out_in_its_own_precision(points, dtype):
     blocks = [np.asarray(RBF(1.3)(a, b), dtype) for a, b in ((x, x), (x_test, x), (x_test, x_test))]
     arguments, expected = (*blocks, y.astype(dtype), NOISE), gp_posterior(*blocks, y, NOISE)
     for x64 in (True, False):
-        with jax.enable_x64(x64):
+        with enable_x64(x64):
             found, value = gp_posterior(*arguments), gp_log_likelihood(blocks[0], arguments[3], NOISE)
             inside = jax.jit(lambda: gp_posterior(*arguments).mean)()
             assert isinstance(gp_posterior(jnp.asarray(blocks[0]), *arguments[1:]).mean, jax.Array)

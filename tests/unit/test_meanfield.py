@@ -14,6 +14,7 @@ from scipy import optimize
 from scipy.special import erf, expit, ndtr
 
 from ntk_helpers import MLP, critical_sigma_w2, fixed_point, nngp, ntk, phase, propagate
+from ntk_helpers._lib.old_jax import enable_x64
 from ntk_helpers.networks import activations, quadrature
 from ntk_helpers.theory import trainable_depth
 
@@ -365,7 +366,7 @@ def test_trainable_depth_where_it_is_none_or_endless():
 )
 def test_without_64_bit_numbers_all_is_the_same(call):
     expected = call()
-    with jax.enable_x64(False):
+    with enable_x64(False):
         assert jax.numpy.ones(1).dtype == np.float32
         found = call()
     np.testing.assert_array_equal(np.asarray(found), np.asarray(expected))

@@ -4,9 +4,12 @@ import functools
 import importlib
 import importlib.metadata
 import json
+import re
 import subprocess
 import sys
+import tomllib
 import warnings
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +19,7 @@ import scipy.linalg
 
 from ntk_helpers.neural_tangents_compat import PATCHES, _load, _mend, nt, stax
 
+ROOT = Path(__file__).parents[2]
 IN_A_FRESH_PROCESS = """
 import json, sys
 try:
@@ -257,9 +261,17 @@ def test_missing_dependency_is_named(monkeypatch):
         _load.load()
 
 
+def test_tested_are_both_ends_of_what_the_project_takes():
+    """The floor of pyproject.toml, and the newest JAX in the lock."""
+    asked = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    assert f"jax>={_load.OLDEST_JAX}" in asked
+    locked = re.findall(r"^jax==([\d.]+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
+    assert max(locked, key=_load._numbers) == _load.NEWEST_JAX
+
+
 def test_old_jax_is_refused(monkeypatch):
     monkeypatch.setattr(jax, "__version__", "0.4.30")
-    with pytest.raises(ImportError, match=r"JAX 0\.10 to .* not on JAX 0\.4\.30"):
+    with pytest.raises(ImportError, match=r"JAX 0\.7 to .* not on JAX 0\.4\.30"):
         _load.load()
 
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from ntk_helpers import MLP, empirical_ntk, empirical_ntk_cost
 
@@ -257,12 +258,12 @@ def test_parameters_that_no_kernel_is_taken_in(params, message):
 
 
 def test_explicit_meshes_are_told_what_to_do():
-    mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Explicit,))
-    sharded = jax.device_put(X, jax.NamedSharding(mesh, jax.P("data")))
+    mesh = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Explicit,))
+    sharded = jax.device_put(X, NamedSharding(mesh, PartitionSpec("data")))
     with pytest.raises(ValueError, match="x1 is sharded along explicit axes of a mesh"):
         empirical_ntk(network, PARAMS, sharded)
-    automatic = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-    sharded = jax.device_put(X, jax.NamedSharding(automatic, jax.P("data")))
+    automatic = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Auto,))
+    sharded = jax.device_put(X, NamedSharding(automatic, PartitionSpec("data")))
     close(empirical_ntk(network, PARAMS, sharded), by_jacobian(network, PARAMS, X))
 
 

@@ -1,11 +1,11 @@
 """Theories of double descent against their papers' values, one another, and simulations."""
 
-import jax
 import numpy as np
 import pytest
 from jax import random
 
 from ntk_helpers import least_squares
+from ntk_helpers._lib.old_jax import enable_x64
 from ntk_helpers.learning import random_features
 from ntk_helpers.theory import (
     descent_risk,
@@ -39,7 +39,7 @@ def test_hermite_parts():
 
 
 def test_hermite_parts_are_kept_for_each_precision():
-    with jax.enable_x64(False):
+    with enable_x64(False):
         single = hermite_parts("tanh")
     double = hermite_parts("tanh")
     assert single != double  # each computed in its own precision

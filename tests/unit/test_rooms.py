@@ -20,7 +20,7 @@ FLOORS = {
     "trust": 4,
     "adapters": 4,
 }
-SIDE = {"book": {"_lib"}, "neural_tangents_compat": {"finite"}}
+SIDE = {"book": {"_lib"}, "neural_tangents_compat": {"_lib", "finite"}}
 """Rooms beside the floors, and what they may import."""
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE)
 
