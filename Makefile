@@ -76,7 +76,7 @@ colab: $(READY) ## run the chapters as Colab would, build for Binder; one chapte
 	$(PY) -m pytest tests/colab -k '$(CHAPTER)'
 
 clean: ## remove everything that make made
-	rm -rf $(VENV) notebooks/_build notebooks/node_modules tests/site/node_modules .pytest_cache .hypothesis .benchmarks
+	rm -rf $(VENV) notebooks/_build notebooks/node_modules tests/site/node_modules .*_cache .hypothesis .benchmarks
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(LOCKED): requirements.lock
