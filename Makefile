@@ -17,7 +17,7 @@ SITE    := $(HTML)/index.html
 PDF     := notebooks/_build/ntk-book.pdf
 OFFLINE := notebooks/_build/ntk-book-offline.zip
 PAGES   := $(shell find notebooks -type d \( -name node_modules -o -name _build -o -name '.*' -o -name __pycache__ \) -prune -o -type f -print)
-NBVAL   := --nbval --nbval-current-env --nbval-sanitize-with tests/book/sanitize.cfg --dist loadscope
+NBVAL   := --nbval --nbval-sanitize-with tests/book/sanitize.cfg
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
