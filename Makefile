@@ -21,7 +21,7 @@ SITE    := $(HTML)/index.html
 PDF     := notebooks/_build/ntk-book.pdf
 OFFLINE := notebooks/_build/ntk-book-offline.zip
 PAGES   := $(shell find notebooks -type d \( -name node_modules -o -name _build -o -name '.*' -o -name __pycache__ \) -prune -o -type f -print)
-NBVAL   := --nbval --nbval-current-env --nbval-sanitize-with tests/book/sanitize.cfg --dist loadscope
+NBVAL   := --nbval --nbval-sanitize-with tests/book/sanitize.cfg
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -87,7 +87,7 @@ colab: $(READY) ## run the chapters as Colab would, build for Binder; one chapte
 	$(PY) -m pytest tests/colab -k '$(CHAPTER)'
 
 clean: ## remove everything that make made
-	rm -rf $(VENV) $(OLDEST) notebooks/_build notebooks/node_modules tests/site/node_modules .pytest_cache .hypothesis .benchmarks
+	rm -rf $(VENV) $(OLDEST) notebooks/_build notebooks/node_modules tests/site/node_modules .*_cache .hypothesis .benchmarks
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(LOCKED): $(LOCK)

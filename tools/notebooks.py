@@ -1,7 +1,7 @@
 """The notebooks' stored runs and generated lines, of chapters and appendices.
 
-    python tools/notebooks.py execute [NAME ...]   run notebooks (01 is enough of a name) and store the
-    outputs python tools/notebooks.py links [NAME ...]     rewrite what is generated, after the host changed
+    python tools/notebooks.py execute [NAME ...]   run notebooks (01 is enough of a name), store the outputs
+    python tools/notebooks.py links [NAME ...]     rewrite what is generated, after the host changed
     python tools/notebooks.py check [NAME ...]     fail where `links` would change a file
 
 Generated are the line under a title, the cell that installs the package in Colab, the list
@@ -12,7 +12,6 @@ of what is cited, the anchors of equations, the metadata and the cell ids. The h
 import argparse
 import html
 import importlib.metadata
-import os
 import re
 import sys
 import time
@@ -22,9 +21,9 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 
+import matplotlib.font_manager  # noqa: F401 -- lists the fonts now: in a cell, it would say that it does
 import nbformat
 import psutil
-from ipykernel.kernelspec import get_kernel_dict
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
@@ -37,7 +36,7 @@ from traitlets import default
 
 ROOT = Path(__file__).resolve().parent.parent
 CELL_TIMEOUT = 600
-os.environ["TQDM_DISABLE"] = "1"  # a progress bar is no output to store; read by the kernels
+KERNEL_SPEC = ROOT / "tools" / "kernels" / "python3"
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 LANGUAGE = {
     "file_extension": ".py",
@@ -51,12 +50,17 @@ EQUATION = re.compile(
 )
 
 
-class CurrentInterpreter(AsyncKernelManager):
-    """The kernel of the interpreter that runs this script, whatever kernels are installed."""
+class BookKernel(AsyncKernelManager):
+    """The kernel that executes the book, to store and to test it, of the interpreter that runs this script.
+
+    Its kernel.json keeps what depends on the machine and the clock out of the outputs: progress bars, what
+    libraries write to the process's own streams (XLA's alarm of a slow compilation), the history's troubles.
+    It gives BLAS one thread: two kernels on two cores would wait for each other's threads.
+    """
 
     @property
     def kernel_spec(self) -> KernelSpec:
-        return KernelSpec(**get_kernel_dict())
+        return KernelSpec.from_resource_dir(str(KERNEL_SPEC))
 
     @default("transport_encryption")
     def _transport_encryption(self) -> str:
@@ -204,7 +208,7 @@ def run(notebook: NotebookNode, folder: Path) -> dict[str, int]:
     in MB."""
     client = NotebookClient(
         notebook,
-        kernel_manager_class=CurrentInterpreter,
+        kernel_manager_class=BookKernel,
         timeout=CELL_TIMEOUT,
         record_timing=False,
         coalesce_streams=True,

@@ -61,7 +61,10 @@ await page.evaluate((pages) => {
 }, found);
 const pdf = await print({ outline: true, tagged: true });
 await browser.close();
+const printed = destinations(pdf);
+const moved = Object.keys(found).filter((name) => printed.found[name] !== found[name]);
+wrong.push(...moved.map((name) => `moved: ${name} is on page ${printed.found[name]}, not ${found[name]}`));
 writeFileSync(out, pdf);
-console.log(`${out}: ${destinations(pdf).pages} pages, ${(pdf.length / 1e6).toFixed(1)} MB`);
+console.log(`${out}: ${printed.pages} pages, ${(pdf.length / 1e6).toFixed(1)} MB`);
 for (const problem of wrong) console.error(problem);
 process.exit(wrong.length ? 1 : 0);

@@ -17,6 +17,12 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--site", type=Path, help="the site as `make site` built it; without it, tests build one"
+    )
+
+
 @pytest.fixture(scope="session")
 def build(tmp_path_factory):
     """A function that builds the site afresh and returns its folder; the build fails on every warning."""
@@ -33,9 +39,10 @@ def build(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def site(build):
+def site(build, request):
     """The folder of the built site."""
-    return build()
+    built = request.config.getoption("--site")
+    return built.resolve() if built else build()
 
 
 @pytest.fixture(scope="session")

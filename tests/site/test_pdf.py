@@ -1,14 +1,14 @@
 """The book on paper: the joined page of the whole book, and the PDF of two chapters and the bibliography."""
 
-import re
-import shutil
-import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
+from unicodedata import normalize
 
 import pdf as tool
 import pytest
 from bs4 import BeautifulSoup
+from pypdf import PdfReader
 
 HERE = Path(__file__).resolve().parent
 TOOLS = HERE.parents[1] / "tools"
@@ -22,40 +22,45 @@ def joined(site):
 
 @pytest.fixture(scope="module")
 def printed(site, with_browser, tmp_path_factory):
-    """The PDF as Chromium writes it: its objects are plain text, only streams are compressed."""
+    """The PDF as Chromium writes it."""
     out = tmp_path_factory.mktemp("pdf") / "book.pdf"
     with_browser(sys.executable, TOOLS / "pdf.py", site, out, *PAGES)
-    return out
+    return PdfReader(out)
 
 
 @pytest.fixture(scope="module")
-def text(printed):
-    """The text of each page of the PDF."""
-    if not shutil.which("pdftotext"):
-        pytest.skip("no pdftotext: install poppler-utils to check the text of the PDF")
-    return subprocess.run(
-        ["pdftotext", "-layout", printed, "-"], capture_output=True, text=True, check=True
-    ).stdout.split("\f")
+def bookmarks(printed):
+    """The titles of the outline in reading order, each with the page, from 1, that it leads to."""
+
+    def flat(entries):
+        for entry in entries:
+            if isinstance(entry, list):
+                yield from flat(entry)
+            else:
+                yield entry.title, printed.get_destination_page_number(entry) + 1
+
+    return list(flat(printed.outline))
 
 
-def strings(key, data):
-    """The strings under a key: in brackets, with escapes, or hexadecimal."""
-    for plain, digits in re.findall(rf"/{key} (?:\(((?:[^\\()]|\\.)*)\)|<([0-9A-Fa-f]+)>)", data, re.S):
-        raw = bytes.fromhex(digits) if digits else re.sub(r"\\(.)", r"\1", plain).encode("latin1")
-        yield raw.decode("utf-16") if raw[:2] == b"\xfe\xff" else raw.decode("latin1")
+def letters(text):
+    """Text without what a line's end may change: spaces, hyphens, joined letters."""
+    return "".join(normalize("NFKC", text).replace("-", "").split())
 
 
-def bookmarks(data):
-    """The titles of the outline in reading order; each entry names its first child and its next neighbour."""
-    entries = {number: body for number, body in re.findall(r"^(\d+) 0 obj\s(.*?)^endobj", data, re.S | re.M)}
-    linked = re.compile(r"/(First|Next) (\d+) 0 R")
-    (root,) = [body for body in entries.values() if body.startswith("<</Type /Outlines")]
-    stack = [dict(linked.findall(root))["First"]]
-    while stack:
-        body = entries[stack.pop()]
-        yield from strings("Title", body)
-        links = dict(linked.findall(body))
-        stack += [links[key] for key in ("Next", "First") if key in links]
+def text_of_links(page):
+    """Pairs of a link's destination and the words printed in its rectangle, on however many lines."""
+    words = []
+
+    def visit(text, matrix, place, _font, _size):
+        x, y = (place[4] * matrix[i] + place[5] * matrix[i + 2] + matrix[i + 4] for i in (0, 1))
+        words.append((x, y, text))
+
+    page.extract_text(visitor_text=visit)
+    for link in (each.get_object() for each in page.get("/Annots", [])):
+        if "/Dest" in link:
+            left, bottom, right, top = map(float, link["/Rect"])
+            inside = [text for x, y, text in words if left - 1 < x < right and bottom < y < top]
+            yield link["/Dest"], "".join(inside)
 
 
 def headings(site, page):
@@ -121,24 +126,24 @@ def test_pictures_are_printed_at_their_full_density(site, joined):
     ]
 
 
-def test_bookmarks_are_the_chapters_and_their_sections(site, printed):
-    data = printed.read_bytes().decode("latin1")
+def test_bookmarks_are_the_chapters_and_their_sections(site, bookmarks):
     expected = [heading for page in PAGES for heading in headings(site, page)]
     assert len(expected) > 20
-    found = list(bookmarks(data))
+    found = [title for title, _ in bookmarks]
     remaining = iter(found)
     assert not [heading for heading in expected if heading not in remaining]  # all of them, in this order
     assert "Solutions" in found
+    assert all(page <= following for (_, page), (_, following) in pairwise(bookmarks))
 
 
 def test_it_has_the_pages_that_two_chapters_take(printed):
-    data = printed.read_bytes()
-    assert 30 < len(re.findall(rb"/Type /Page\s", data)) < 70
-    assert len(data) < 8e6
+    assert 30 < len(printed.pages) < 70
+    assert printed.stream.seek(0, 2) < 8e6
 
 
 def test_formulas_are_described_by_their_tex(site, printed):
-    described = list(strings("Alt", printed.read_bytes().decode("latin1")))
+    objects = (printed.get_object(number) for number in range(1, printed.trailer["/Size"]))
+    described = [each["/Alt"] for each in objects if isinstance(each, dict) and "/Alt" in each]
     assert r"\Theta(x, x')" in described
     formulas = sum(
         (site / f"{page}.html").read_text(encoding="utf-8").count('<span class="math ') for page in PAGES
@@ -146,18 +151,25 @@ def test_formulas_are_described_by_their_tex(site, printed):
     assert len(described) > formulas > 300
 
 
-def test_text_and_formulas_can_be_selected(text):
+def test_text_and_formulas_can_be_selected(printed):
+    text = [page.extract_text() for page in printed.pages]
     whole = "\n".join(text)
     assert "𝜎" in whole and "Θ" in whole and "∇" in whole
     assert "measured" in whole and "\\(" not in whole and "mjx" not in whole
     assert "The NTK Book" in text[0]
 
 
-def test_the_table_of_contents_has_the_right_pages(text):
-    (number,) = re.findall(
-        r"06 Exploding, vanishing and critical gradients\W+(\d+)", " ".join(text[2].split())
-    )
-    assert "06 Exploding, vanishing" in text[int(number) - 1] and "You will learn" in text[int(number) - 1]
+def test_the_table_of_contents_has_the_right_pages(printed, bookmarks):
+    """Whatever the fonts make of its lines: each link's words are a bookmark's title and the page that both
+    lead to."""
+    (page,) = (page for title, page in bookmarks if title == "Contents")
+    (following, *_) = (page for title, page in bookmarks if title == "About this book")
+    links = [link for each in printed.pages[page - 1 : following - 1] for link in text_of_links(each)]
+    remaining = iter([(letters(title) + str(page), page) for title, page in bookmarks])
+    assert len(links) > 20
+    for destination, words in links:
+        leads_to = printed.get_destination_page_number(printed.named_destinations[destination]) + 1
+        assert (letters(words), leads_to) in remaining, words
 
 
 def test_what_would_look_wrong_on_paper_is_an_error(site, with_browser, tmp_path):

@@ -1,8 +1,6 @@
-"""Settings of every unit test: 64-bit numbers, reproducible examples, figures without a screen, no progress
-bars."""
+"""Settings of every unit test: 64-bit numbers, reproducible examples, figures without a screen."""
 
 import io
-import os
 
 import jax
 import matplotlib
@@ -10,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-os.environ["TQDM_DISABLE"] = "1"
 jax.config.update("jax_enable_x64", True)
 matplotlib.use("Agg")
 settings.register_profile("unit", deadline=None, max_examples=20, derandomize=True, database=None)

@@ -1,6 +1,7 @@
 """The doors agree: pyproject.toml, the lock, environment.yml, Makefile, workflows, licences, and where the
 project is hosted."""
 
+import json
 import os
 import re
 import subprocess
@@ -112,6 +113,19 @@ def test_conda_environment_is_pyproject_without_neural_tangents():
     assert conda == {name: r.specifier for name, r in declared(groups=["build"]).items()}
 
 
+def test_every_locked_package_of_node_runs_in_the_oldest_that_make_takes():
+    (oldest,) = set(re.findall(r"Node (\d+) or newer", (ROOT / "Makefile").read_text()))
+    locks = [ROOT / folder / "package-lock.json" for folder in ("notebooks", "tests/site")]
+    packages = {
+        name: package for lock in locks for name, package in json.loads(lock.read_text())["packages"].items()
+    }
+    asked = {name: package["engines"]["node"] for name, package in packages.items() if "engines" in package}
+    assert asked
+    assert not {
+        name: node for name, node in asked.items() if int(re.match(r">=\s*(\d+)", node)[1]) > int(oldest)
+    }
+
+
 def test_conda_environment_says_how_to_add_neural_tangents():
     (pinned,) = PROJECT["dependency-groups"]["neural-tangents"]
     header = (ROOT / "environment.yml").read_text().partition("\nname:")[0]
@@ -157,7 +171,7 @@ def texts(root: Path = ROOT, inline_images: bool = False) -> dict[str, str]:
         here = Path(folder).relative_to(root)
         left_out = {n for n in folders for i in ignored if fnmatch(n, i) or fnmatch(str(here / n), i)}
         folders[:] = set(folders) - left_out - {".git"}
-        for name in files:
+        for name in set(files) - {".git"}:  # a file in a second work tree
             try:
                 found[str(here / name)] = (root / here / name).read_text()
             except UnicodeDecodeError:
