@@ -13,14 +13,19 @@ _kept: dict[int, dict] = {}
 Made = TypeVar("Made")
 
 
-def remembered(owner: object, key: Hashable, make: Callable[[], Made]) -> Made:
-    """What `make()` gave for this owner and key the first time. It must not hold the owner."""
+def remembered(
+    owner: object, key: Hashable, make: Callable[[], Made], lasts: Callable[[Made], bool] = lambda made: True
+) -> Made:
+    """What `make()` gave for this owner and key the first time, if that `lasts`. It must not hold the owner."""
     kept = _of(owner)
-    if key not in kept:
-        kept[key] = make()
+    if key in kept:
+        return kept[key]
+    made = make()
+    if lasts(made):
+        kept[key] = made
         if len(kept) > KEPT:
             del kept[next(iter(kept))]
-    return kept[key]
+    return made
 
 
 def _of(owner: object) -> dict:

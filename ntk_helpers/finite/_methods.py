@@ -74,9 +74,10 @@ class Structured(Method):
 
     @cached_property
     def _factors(self) -> list[tuple]:
-        """Every factor, with the type of its parameter."""
+        """Every factor, with the type that it is summed in: half-precision numbers in float32."""
         gradients = self.analysis.gradients
-        return [(f, g.aval.dtype) for g in gradients for term in g.terms for f in term.factors]
+        types = [jnp.promote_types(g.aval.dtype, jnp.float32) for g in gradients]
+        return [(f, dtype) for g, dtype in zip(gradients, types) for term in g.terms for f in term.factors]
 
     def _plans(self, n1: int, n2: int) -> list[Contraction]:
         a = self.analysis
@@ -105,11 +106,14 @@ class Structured(Method):
     def combine(self, held, params, left, right):
         a = self.analysis
         plans = self._plans(left[0], right[0])
-        kernel = sum(
-            (contract(each, (left[1], right[1]), a.output) for each in plans), jnp.zeros((), a.row.out.dtype)
-        )
+        kernel = sum((contract(each, (left[1], right[1]), a.output) for each in plans), jnp.zeros(()))
         kernel = jnp.broadcast_to(kernel, a.shape(left[0], right[0]))
-        return kernel / a.outputs if a.output == "trace" else kernel
+        return (kernel / a.outputs if a.output == "trace" else kernel).astype(self._type)
+
+    @property
+    def _type(self):
+        """The kernel's type, that of the widest parameter."""
+        return jnp.result_type(*(g.aval.dtype for g in self.analysis.gradients), self.analysis.row.out.dtype)
 
     @cached_property
     def of_an_input(self):

@@ -9,6 +9,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array, PyTree
 
 from ntk_helpers._lib.blocks import in_blocks
+from ntk_helpers._lib.inputs import is_traced
 from ntk_helpers._lib.kept import remembered
 from ntk_helpers.finite._cost import NTKCost, estimate
 from ntk_helpers.finite._methods import METHODS, Analysis, Method
@@ -70,4 +71,6 @@ def plans_of(f: MLP | Callable, apply: Partial, params: PyTree, x: Array, output
         args, keywords, like = jax.tree.unflatten(structure, shapes)
         return Plans(Partial(apply.func, *args, **keywords), like, point, output)
 
-    return remembered(owner, (name, structure, types, output, settings), make)
+    # What a function closes over may be traced, and then has no meaning after the trace.
+    lasts = lambda plans: not is_traced(plans.row.constants)
+    return remembered(owner, (name, structure, types, output, settings), make, lasts)

@@ -27,6 +27,7 @@ class Row:
     held: list[jax.ShapeDtypeStruct]
     params: list[jax.ShapeDtypeStruct]
     names: list[str]
+    constants: list[Array]
     x: jax.ShapeDtypeStruct
     out: jax.ShapeDtypeStruct
 
@@ -40,8 +41,8 @@ def abstract(leaf) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, weak_type=leaf.weak_type)
 
 
-def batch_program(f: Partial, params: PyTree, x) -> tuple[Callable, jax.ShapeDtypeStruct]:
-    """The outputs (n, o) for a batch like `x`, as a function of flat lists, and their shape.
+def batch_program(f: Partial, params: PyTree, x) -> tuple[Callable, jax.ShapeDtypeStruct, list[Array]]:
+    """The outputs (n, o) for a batch like `x`, as a function of flat lists; their shape; what `f` closes over.
 
     Raises `ValueError` for a function that fails, or whose outputs are not (n, o) or (n,) and floating.
     """
@@ -70,17 +71,19 @@ def batch_program(f: Partial, params: PyTree, x) -> tuple[Callable, jax.ShapeDty
     return (
         lambda held, leaves, x: evaluate(*held, *leaves, x)[0].reshape(x.shape[0], -1),
         jax.ShapeDtypeStruct((shape[0], shape[1] if shape[1:] else 1), dtype),
+        closed.consts,
     )
 
 
 def trace_row(f: Partial, params: PyTree, x) -> Row:
     """Trace `f` for one input like `x` (no batch axis). Raises as `batch_program`."""
-    evaluate, out = batch_program(f, params, jax.ShapeDtypeStruct((1, *x.shape), x.dtype))
+    evaluate, out, constants = batch_program(f, params, jax.ShapeDtypeStruct((1, *x.shape), x.dtype))
     paths = jax.tree_util.tree_leaves_with_path(params)
     return Row(
         outputs=lambda held, leaves, x: evaluate(held, leaves, x[None])[0],
         held=jax.tree.leaves((f.args, f.keywords)),
         params=[leaf for _, leaf in paths],
+        constants=constants,
         names=[jax.tree_util.keystr(path) for path, _ in paths],
         x=jax.ShapeDtypeStruct(x.shape, x.dtype),
         out=jax.ShapeDtypeStruct(out.shape[1:], out.dtype),

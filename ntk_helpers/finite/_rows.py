@@ -45,18 +45,32 @@ def _another(x: Array) -> Array:
 
 
 def _change_and_rounding(row: Row, batch: Callable, held, params, one, other) -> tuple[Array, Array]:
-    """How far outputs at one row differ: alone, in each place of a batch of copies, and between others."""
+    """How far outputs at one row differ: alone, in each place of a batch of copies, before and after others.
+
+    At parameters moved by a tenth: a network minus itself, or with weights of zero, would show nothing.
+    """
 
     @jax.jit
     def measure(held, params, one, other):
-        batches = jnp.stack([jnp.stack([one] * BATCH), jnp.stack([other, one, other])])
-        copies, between = jax.lax.map(lambda xs: batch(held, params, xs), batches)
-        alone, pullback = jax.vjp(lambda params: row.outputs(held, params, one), params)
-        found = jnp.stack([*copies, between[1]])
+        keys = jax.random.split(jax.random.key(0), len(params))
+        moved = [_moved(key, leaf) for key, leaf in zip(keys, params)]
+        batches = jnp.stack(
+            [jnp.stack(xs) for xs in ([one] * BATCH, [one, other, other], [other, other, one])]
+        )
+        copies, before, after = jax.lax.map(lambda xs: batch(held, moved, xs), batches)
+        alone, pullback = jax.vjp(lambda moved: row.outputs(held, moved, one), moved)
+        found = jnp.stack([*copies, before[0], after[-1]])
         never = jnp.isnan(alone) & jnp.isnan(found).all(0)  # a network may give NaN, if it always does
-        return jnp.where(never, 0.0, jnp.abs(found - alone)).max(), _rounding(alone, pullback, params)
+        return jnp.where(never, 0.0, jnp.abs(found - alone)).max(), _rounding(alone, pullback, moved)
 
     return measure(held, params, one, other)
+
+
+def _moved(key: Array, leaf: Array) -> Array:
+    size = jnp.sqrt(jnp.square(leaf).mean()) if leaf.size else 0.0
+    return leaf + 0.1 * jnp.where(size > 0, size, 1.0).astype(leaf.dtype) * jax.random.normal(
+        key, leaf.shape, leaf.dtype
+    )
 
 
 def _rounding(found: Float[Array, " o"], pullback: Callable, params: list[Array]) -> Array:

@@ -273,3 +273,33 @@ def test_images_are_told_what_to_do():
         empirical_ntk(net, net.init(KEYS[0], 16), np.ones((5, 4, 4, 1)))
     with pytest.raises(ValueError, match=r"x1 has dtype uint8; expected a floating type"):
         empirical_ntk(net, net.init(KEYS[0], 16), np.ones((5, 16), np.uint8))
+
+
+@pytest.mark.parametrize("name", [*DEPENDENT, "reversed"])
+@pytest.mark.parametrize("start", ["itself", "a zero readout"])
+def test_dependence_is_found_where_outputs_cancel(name, start):
+    f = (DEPENDENT | {"reversed": lambda p, x: network(p, x)[::-1]})[name]
+    zero = PARAMS | {"v": 0 * PARAMS["v"]}
+    g, params = (lambda p, x: f(p, x) - f(PARAMS, x), PARAMS) if start == "itself" else (f, zero)
+    with pytest.raises(ValueError, match="expected rows that do not depend on one another"):
+        empirical_ntk(g, params, X)
+
+
+def test_half_precision_is_summed_in_float32():
+    x = jnp.arange(512.0, dtype=jnp.bfloat16).reshape(2, 256) % 7
+    kernel = empirical_ntk(lambda w, x: x @ w, jnp.zeros((256, 1), jnp.bfloat16), x)
+    exact = np.asarray(x, float) @ np.asarray(x, float).T
+    assert kernel.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(kernel[..., 0, 0], jnp.asarray(exact, jnp.bfloat16))
+
+
+def test_what_was_traced_once_is_not_kept():
+    model = Model(1.0)
+
+    def inside(scale):
+        model.scale = scale
+        return empirical_ntk(model.apply, PARAMS, X, output="trace").sum()
+
+    traced = jax.jit(inside)(jnp.float32(2.0))
+    model.scale = jnp.float32(2.0)
+    assert jnp.allclose(empirical_ntk(model.apply, PARAMS, X, output="trace").sum(), traced, rtol=1e-5)
