@@ -22,10 +22,12 @@ PDF     := notebooks/_build/ntk-book.pdf
 OFFLINE := notebooks/_build/ntk-book-offline.zip
 PAGES   := $(shell find notebooks -type d \( -name node_modules -o -name _build -o -name '.*' -o -name __pycache__ \) -prune -o -type f -print)
 NBVAL   := --nbval --nbval-sanitize-with tests/book/sanitize.cfg
+# The longest first, as conftest.py orders them; what belongs together on one worker.
+WORKERS := --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help book site pdf offline test test-oldest lab student instructor slides execute links lock gpu bench colab clean
+.PHONY: help book site pdf offline check lint test test-oldest lab student instructor slides execute links lock gpu bench colab clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -40,12 +42,18 @@ pdf: $(PDF) ## print the book to notebooks/_build/ntk-book.pdf (needs Chromium)
 
 offline: $(OFFLINE) ## pack the site into notebooks/_build/ntk-book-offline.zip, to be read without a server
 
-test: $(MATHJAX) $(BROWSER) $(READY) ## page lint, unit tests, the site in a browser, every chapter re-executed
+check: lint ## before a commit: format, lint, types, page lint, and what a change to the package can break
+	$(PY) -m pytest tests/unit $(WORKERS) --ignore tests/unit/test_project.py
+
+lint: $(READY) ## format, lint, types and page lint alone
+	$(PY) -m ruff format --check
+	$(PY) -m ruff check
+	$(PY) -m mypy
 	$(PY) -m pytest tests/book tests/unit/test_project.py
-	$(PY) -m pytest tests/unit --numprocesses 2 --ignore tests/unit/test_project.py
-	$(PY) -m pytest tests/site
-	$(PY) -m pytest tests/book notebooks $(NBVAL) --numprocesses 2
-	@echo 'make test: page lint, unit tests, site and every chapter passed.'
+
+test: lint $(SITE) $(BROWSER) ## lint, unit tests, the site in a browser, every chapter re-executed
+	$(PY) -m pytest tests/unit tests/site notebooks --ignore tests/unit/test_project.py --site $(HTML) $(NBVAL) $(WORKERS)
+	@echo 'make test: lint, unit tests, site and every chapter passed.'
 
 # Old packages beside newer ones warn of each other; what is deprecated today, the other lock shows.
 test-oldest: ## the unit tests on the oldest Python and packages that pyproject.toml allows

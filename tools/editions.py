@@ -35,8 +35,12 @@ BLANK = """\
 ...
 # End with a line that can fail: check("what you claim", measured, expected, tol=..., source="...")"""
 WITHOUT_SOLUTIONS = {
-    "Try each before you open its solution. The solutions check themselves.": "Each has a blank cell for your solution. Let it check itself, as the chapter does.",
-    "**Exercises** have hidden solutions that check themselves in the same\nway: try first, then open.": "**Exercises** have a blank cell for your solution, which should check itself in the same\nway.",
+    "Try each before you open its solution. The solutions check themselves.": (
+        "Each has a blank cell for your solution. Let it check itself, as the chapter does."
+    ),
+    "**Exercises** have hidden solutions that check themselves in the same\nway: try first, then open.": (
+        "**Exercises** have a blank cell for your solution, which should check itself in the same\nway."
+    ),
 }
 
 

@@ -35,7 +35,7 @@ from pybtex.plugin import find_plugin
 from traitlets import default
 
 ROOT = Path(__file__).resolve().parent.parent
-CELL_TIMEOUT = 600
+OUTPUT_TIMEOUT = 120
 KERNEL_SPEC = ROOT / "tools" / "kernels" / "python3"
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 LANGUAGE = {
@@ -209,7 +209,9 @@ def run(notebook: NotebookNode, folder: Path) -> dict[str, int]:
     client = NotebookClient(
         notebook,
         kernel_manager_class=BookKernel,
-        timeout=CELL_TIMEOUT,
+        timeout=None,
+        iopub_timeout=OUTPUT_TIMEOUT,  # a busy machine brings the outputs late: nbclient would go on without
+        raise_on_iopub_timeout=True,
         record_timing=False,
         coalesce_streams=True,
         resources={"metadata": {"path": str(folder)}},

@@ -28,10 +28,11 @@ TITLE = f"""
 <p class="subtitle">Neural tangent kernels and infinite-width networks, every claim checked</p>
 <p class="authors">{escape(PROJECT["authors"][0]["name"])}</p>
 <p>Version {PROJECT["version"]}</p></section>
-<section class="colophon"><p>This is the printed form of <a href="{PROJECT["urls"]["Homepage"]}">an executable book</a>. Each
-chapter is a notebook, and every line with a check mark was computed by it. What needs a screen is left out here: the code that
-sets a chapter up and draws its figures, which the notebooks have, and the positions of a slider between those that are shown.
-Solutions are at the end, so that an exercise can be read without them.</p>
+<section class="colophon">
+<p>This is the printed form of <a href="{PROJECT["urls"]["Homepage"]}">an executable book</a>. Each chapter is
+a notebook, and every line with a check mark was computed by it. What needs a screen is left out here: the
+code that sets a chapter up and draws its figures, which the notebooks have, and the positions of a slider
+between those that are shown. Solutions are at the end, so that an exercise can be read without them.</p>
 <p>Text and figures: <a href="https://creativecommons.org/licenses/by/4.0/">CC BY 4.0</a>. Code: MIT. Source:
 <a href="{PROJECT["urls"]["Repository"]}">{PROJECT["urls"]["Repository"]}</a></p></section>
 """
@@ -193,7 +194,8 @@ def book(site: Path, only: list[str]) -> str:
         title = json.dumps(part.h1.get_text(strip=True), ensure_ascii=False)
         styles.append(f"@page part{number} {{ @top-left {{ content: {title} }} }}")
     body.insert(0, table_of_contents(body, captions))
-    return f"<!DOCTYPE html><html lang='en'><head>{_head(site, pages[0], styles)}</head><body>{TITLE}{''.join(map(str, body))}</body></html>"
+    head, text = _head(site, pages[0], styles), "".join(map(str, body))
+    return f"<!DOCTYPE html><html lang='en'><head>{head}</head><body>{TITLE}{text}</body></html>"
 
 
 def _head(site: Path, page: str, styles: list[str]) -> str:

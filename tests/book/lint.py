@@ -126,14 +126,15 @@ def clean_outputs(chapter: Chapter) -> Iterator[str]:
             elif re.search(r"Traceback|\b\w*Warning\b", text):
                 yield f"cell {cell.execution_count} shows a warning or a traceback"
             if {"image/png", "image/jpeg", "image/svg+xml"} & set(output.get("data", {})):
-                yield f"cell {cell.execution_count} shows a picture without caption and alt text, use figures.show"
+                number = cell.execution_count
+                yield f"cell {number} shows a picture without caption and alt text, use figures.show"
 
 
 def cell_lengths(chapter: Chapter) -> Iterator[str]:
     yield from outside(len(chapter.story), CELLS, "code cells")
     for cell in chapter.code:
-        if cell.source.count("\n") >= CELL_LINES:
-            yield f"cell {cell.execution_count} has {cell.source.count(chr(10)) + 1} lines, more than {CELL_LINES}"
+        if (lines := cell.source.count("\n") + 1) > CELL_LINES:
+            yield f"cell {cell.execution_count} has {lines} lines, more than {CELL_LINES}"
     visible = [cell.source.splitlines() for cell in chapter.story if "hide-input" not in tags(cell)]
     lengths = [sum(bool(line.strip()) for line in lines) for lines in visible]
     if lengths and median(lengths) > MEDIAN_LINES:

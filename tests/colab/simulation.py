@@ -38,8 +38,8 @@ class Run:
 
     def __str__(self) -> str:
         added = " ".join(sorted(self.after - self.before))
-        took = f"install {self.install_seconds:.0f} s, then {self.seconds:.0f} s ({self.cpu_seconds:.0f} CPU seconds)"
-        return f"{took}; added {added}"
+        took = f"then {self.seconds:.0f} s ({self.cpu_seconds:.0f} CPU seconds)"
+        return f"install {self.install_seconds:.0f} s, {took}; added {added}"
 
 
 def pip(python: Path, *arguments) -> str:
@@ -121,7 +121,7 @@ def run_chapter(name: str, folder: Path, python: Path, hosting: Path) -> Run:
             run.install_seconds = timed(lambda: runner.execute_cell(notebook.cells[install], install))
             run.after = installed(python)
             for i in rest:
-                run.seconds += timed(lambda: runner.execute_cell(notebook.cells[i], i))  # noqa: B023
+                run.seconds += timed(lambda: runner.execute_cell(notebook.cells[i], i))
         except CellExecutionError as error:
             run.error = str(error)
         times = psutil.Process(runner.km.provisioner.pid).cpu_times()

@@ -14,6 +14,7 @@ export const launch = () =>
 
 // Resolves when MathJax has typeset the page, its fonts are there, and nothing moves any more.
 export async function open(page, url) {
+  page.context().setDefaultTimeout(120000); // four times Playwright's own, for a busy machine
   await page.goto(url, { waitUntil: "load" });
   await page.evaluate(() => window.MathJax?.startup?.promise);
   await page.evaluate(() => document.fonts.ready);

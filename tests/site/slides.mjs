@@ -61,6 +61,7 @@ async function slider(page, { h, v }) {
 
 async function visit(browser, name) {
   const page = await browser.newPage({ viewport: { width: 1280, height: 720 } });
+  page.setDefaultTimeout(120000);
   const requests = [], errors = [], sliders = [];
   page.on("request", (r) => !/^(data|blob):/.test(r.url()) && !r.url().startsWith(base) && requests.push(r.url()));
   page.on("requestfailed", (r) => errors.push(`${r.url()} failed`));

@@ -18,7 +18,8 @@ def encoded(width, height, kind):
 
 
 FIGURE = (
-    '<figure class="ntk-figure" id="fig-01-a"><img src="data:image/png;base64,{}" alt="A &quot;line&quot;: it falls." '
+    '<figure class="ntk-figure" id="fig-01-a">'
+    '<img src="data:image/png;base64,{}" alt="A &quot;line&quot;: it falls." '
     'width="720" style="max-width:100%"><figcaption>Loss $L &lt; 1$ &amp; time.</figcaption></figure>'
 ).format(encoded(1440, 20, "png"))
 SLIDER = (
@@ -95,7 +96,8 @@ def test_a_figure_becomes_a_file_with_number_caption_and_alt(tmp_path):
 def test_a_slider_stays_html_in_one_block_with_its_frames_in_files(tmp_path):
     [output] = outputs.convert([display(SLIDER)], tmp_path)
     assert output.data["text/markdown"] == (
-        '```{slider}\n:name: "fig-01-s"\n\n<div class="ntk-slider"><img src="_images/fig-01-s-1.webp" alt="one" width="720">'
+        '```{slider}\n:name: "fig-01-s"\n\n<div class="ntk-slider">'
+        '<img src="_images/fig-01-s-1.webp" alt="one" width="720">'
         ' <img src="_images/fig-01-s-2.webp" alt="two" width="720" hidden>'
         ' <input type="range"><output>1</output></div>\n\nWidth $n$.\n```\n'
     )
@@ -122,7 +124,8 @@ def page_of(html, folder):
         (
             1548,
             " hidden",
-            'width="1548" height="22" srcset="_images/a-1x.webp 1x, _images/a.webp 1.86x" hidden="" loading="lazy"',
+            'width="1548" height="22" srcset="_images/a-1x.webp 1x, _images/a.webp 1.86x" '
+            'hidden="" loading="lazy"',
         ),
     ],
 )
@@ -203,7 +206,8 @@ def test_hidden_code_is_folded_and_its_output_is_not():
 
 
 def test_the_line_under_the_title():
-    line = "[Open in Colab](https://colab.example/x.ipynb) · [Download](01_x.ipynb) · 41 CPU seconds on 2026-11-24, JAX 0.10.2"
+    doors = "[Open in Colab](https://colab.example/x.ipynb) · [Download](01_x.ipynb)"
+    line = f"{doors} · 41 CPU seconds on 2026-11-24, JAX 0.10.2"
     [cell] = read(new_markdown_cell(f"# 01 Title\n\n{line}"))
     assert cell.source == (
         "# 01 Title\n\n{.ntk-doors}\n[Open in Colab](https://colab.example/x.ipynb)"

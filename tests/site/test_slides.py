@@ -19,7 +19,10 @@ CHAPTERS = {
 }
 HERE = Path(__file__).resolve().parent
 SMALLEST = 70  # per cent of the usual size of letters
-FIGURE = '<figure class="ntk-figure" id="fig-03-a"><img src="data:," alt="A curve."><figcaption>Falls.</figcaption></figure>'
+FIGURE = (
+    '<figure class="ntk-figure" id="fig-03-a"><img src="data:," alt="A curve.">'
+    "<figcaption>Falls.</figcaption></figure>"
+)
 LIST = "\n".join(f"- {'abcdefgh' * 24}" for _ in range(9))
 CLAIM = "✓ it holds: measured 1, expected 1 ± 0.1 [x]\n"
 
@@ -37,7 +40,8 @@ def chapter():
         new_markdown_cell("**You will learn**\n\n- one\n- two\n\n**You need** patience."),
         new_code_cell("x = 1", metadata={"tags": ["hide-input"]}),
         new_markdown_cell(
-            "## Section\n\nWhy so. Because\n\n$$\na = b\n$$ (eq-03-a)\n\nwith $a$ as in [Lee (2019)](#cite-lee2019)."
+            "## Section\n\nWhy so. Because\n\n$$\na = b\n$$ (eq-03-a)\n\n"
+            "with $a$ as in [Lee (2019)](#cite-lee2019)."
         ),
         new_code_cell("y = x\ncheck('it holds', y)", outputs=[stream(CLAIM)]),
         new_markdown_cell(

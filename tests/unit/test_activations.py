@@ -173,7 +173,7 @@ def test_float32_is_accurate_relative_to_itself(name):
     ):
         single, exact = map_(*map(jnp.asarray, arguments)), map_(*(jnp.asarray(a, float) for a in arguments))
         assert single.dtype == jnp.float32
-        # GELU's drop is what two terms larger by sqrt(q) leave when they cancel; the others keep their digits.
+        # GELU's drop is what two terms larger by sqrt(q) leave when they cancel; others keep their digits.
         lost = q1**0.5 * np.finfo(np.float32).eps if map_ is get_activation("gelu").drop else 0.0
         assert (np.abs(single - exact) <= np.maximum(2e-6, lost) * np.abs(exact)).all()
 

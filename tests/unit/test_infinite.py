@@ -102,7 +102,7 @@ def test_any_number_of_close_inputs_in_a_row(copies):
 
 @pytest.mark.parametrize("name", ["relu", "erf", "tanh"])
 def test_float32_stays_accurate_in_depth(name):
-    # Nearly parallel and nearly orthogonal unit vectors, exact in both precisions up to rounding of the inputs.
+    # Nearly parallel and nearly orthogonal unit vectors, exact in both precisions up to the inputs' rounding.
     x = np.random.default_rng(3).normal(size=(6, 40)).astype(np.float32)
     net = MLP(21, 1, activation=name, sigma_w2=2.0 if name == "relu" else 1.5, sigma_b2=0.1)
     exact = np.asarray(ntk(net, x.astype(np.float64)))

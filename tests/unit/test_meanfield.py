@@ -218,7 +218,7 @@ def expected_layers(name, w2, b2, q0, c0, depth):
     q, gap, q_hat, q_hat_ab, chi, chi_ab = np.array(rows).T
     backward = lambda chi, depth: np.array([chi[k : depth - 1].prod() for k in range(depth)])
     sums = [
-        [(scale * hat[:l] + bias) @ backward(x, l) for l in range(1, depth + 1)]
+        [(scale * hat[:k] + bias) @ backward(x, k) for k in range(1, depth + 1)]
         for scale, bias in ((1, 0), (w2, b2))
         for hat, x in ((q_hat, chi), (q_hat_ab, chi_ab))
     ]

@@ -104,14 +104,14 @@ def test_equal_widths_draw_what_one_width_draws():
 
 
 def test_the_stream_of_random_numbers_is_kept():
-    """Stored outputs of the chapters hang on it."""
+    """Stored outputs of the chapters hang on it. In two programs, the last bits are the compiler's."""
     hidden, head = (
         jax.random.normal(k, shape)
         for k, shape in zip(jax.random.split(jax.random.key(0)), ((10, 5), (6, 2)))
     )
     for params, block in zip(MLP(3, 5, 2).init(jax.random.key(0), 3), (hidden[:4], hidden[4:], head)):
-        np.testing.assert_array_equal(params["w"], block[:-1])
-        np.testing.assert_array_equal(params["b"], block[-1])
+        np.testing.assert_allclose(params["w"], block[:-1], rtol=1e-14)
+        np.testing.assert_allclose(params["b"], block[-1], rtol=1e-14)
 
 
 @pytest.mark.parametrize(

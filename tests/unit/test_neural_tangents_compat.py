@@ -53,7 +53,7 @@ def assert_close(measured, expected, rtol=1e-12):
 @pytest.fixture(scope="module")
 def fresh_process():
     return subprocess.run(
-        [sys.executable, "-W", "error", "-c", IN_A_FRESH_PROCESS], capture_output=True, text=True, timeout=120
+        [sys.executable, "-W", "error", "-c", IN_A_FRESH_PROCESS], capture_output=True, text=True
     )
 
 

@@ -21,7 +21,8 @@ from ntk_helpers.networks import activation_names, get_activation
 
 N, D = 6, 3
 EPS = np.finfo(float).eps
-# A correlation's rounding, EPS, is one of EPS / √gap in an angle; below a gap of √EPS the kernels take differences.
+# A correlation's rounding, EPS, is one of EPS / √gap in an angle; below a gap of √EPS the kernels take
+# differences.
 ANGLE = 4 * EPS**0.75
 NETS = [
     MLP(1, 4, activation="relu"),

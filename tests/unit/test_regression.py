@@ -131,7 +131,10 @@ def test_tangent_features_are_rows_of_the_jacobian(activation, rng):
     f = tangent_features(net, params, x)
     assert f.shape == (5, sum(leaf.size for leaf in jax.tree.leaves(params)))
     np.testing.assert_allclose(f @ f.T, empirical_ntk(net, params, x, output="trace"), rtol=1e-10, atol=1e-10)
-    np.testing.assert_array_equal(tangent_features(lambda p, a: net.apply(p, a)[:, 0], params, x), f)
+    same = tangent_features(lambda p, a: net.apply(p, a)[:, 0], params, x)
+    np.testing.assert_allclose(
+        same, f, rtol=1e-12, atol=1e-14
+    )  # two programs: the last bits are the compiler's
 
 
 def test_tangent_features_of_a_partial_compile_once():

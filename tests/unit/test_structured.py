@@ -387,7 +387,8 @@ def test_what_cannot_fit_is_refused_before_any_work():
     points = jax.ShapeDtypeStruct((10**6, 3), float)
     with pytest.raises(
         ValueError,
-        match=r"kernel of shape \(1000000, 1000000, 2, 2\) takes 32 TB.*budget is 8.59 GB.*trace.* takes 8 TB.*tiled\(\.\.\., path=\.\.\.\)",
+        match=r"kernel of shape \(1000000, 1000000, 2, 2\) takes 32 TB.*budget is 8.59 GB.*"
+        r"trace.* takes 8 TB.*tiled\(\.\.\., path=\.\.\.\)",
     ):
         empirical_ntk_cost(dense, shapes, points, memory_budget=2**33)
 

@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from functools import partial
 from pathlib import Path
 
@@ -153,14 +152,17 @@ for kernel, x2 in (partial(ntk, net), None), (lambda a, b: empirical_ntk(net, pa
     assert np.abs(tiled(kernel, x, x2, block=7) - one).max() <= 1e-12 * np.abs(one).max()
     assert np.abs(kernel(x, x if x2 is None else x2) - one).max() <= 1e-12 * np.abs(one).max()
 parts, batches = BlockProgram.parts, []
-BlockProgram.parts = lambda self, batch: batches.append((len(batch), len(self.sharding.device_set))) or parts(self, batch)
+def counted(self, batch):
+    batches.append((len(batch), len(self.sharding.device_set)))
+    return parts(self, batch)
+BlockProgram.parts = counted
 tiled(lambda a, b: a @ b.T, x, path=sys.argv[1])
 assert all(batch == (8, 8) for batch in batches[:-1]) and len(batches) >= 8
 """
 
 
 def test_eight_devices_equal_one_and_all_work(path):
-    assert python(ON_DEVICES, path, devices=8).wait(120) == 0
+    assert python(ON_DEVICES, path, devices=8).wait() == 0
     assert len(journaled(path)) >= 64
 
 
@@ -189,7 +191,7 @@ def in_two_processes(path, block):
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     both = [python(IN_PROCESSES, address, k, path, block, devices=2) for k in range(2)]
-    assert [process.wait(120) for process in both] == [0, 0]
+    assert [process.wait() for process in both] == [0, 0]
 
 
 def test_two_processes_share_the_blocks_of_one_file(path):
@@ -211,10 +213,14 @@ def test_two_processes_share_the_blocks_of_one_file(path):
 
 
 KILLED = """
-import sys, time, jax, numpy as np
+import itertools, os, signal, sys, jax, numpy as np
 from ntk_helpers import tiled
-sleep = lambda _: time.sleep(0.1) or np.zeros(())
-kernel = lambda a, b: a @ b.T + jax.pure_callback(sleep, jax.ShapeDtypeStruct((), float), a[0, 0])
+count = itertools.count(1)
+def block(_):
+    if next(count) == 12:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return np.zeros(())
+kernel = lambda a, b: a @ b.T + jax.pure_callback(block, jax.ShapeDtypeStruct((), float), a[0, 0])
 tiled(kernel, np.load(sys.argv[1]), path=sys.argv[2], block=2)
 """
 
@@ -222,12 +228,6 @@ tiled(kernel, np.load(sys.argv[1]), path=sys.argv[2], block=2)
 def test_a_killed_run_goes_on(path, tmp_path):
     np.save(tmp_path / "points.npy", POINTS)
     process = python(KILLED, tmp_path / "points.npy", path)
-    deadline = time.monotonic() + 60
-    while (
-        not (os.path.exists(f"{path}.blocks") and len(journaled(path)) >= 4) and time.monotonic() < deadline
-    ):
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     finished, kernel = journaled(path), Counting()
     assert 4 <= len(finished) < 28
@@ -448,8 +448,9 @@ def test_bad_input_is_refused(change, message):
 SLOW = """
 import time, jax, numpy as np
 from ntk_helpers import tiled
-sleep = lambda _: time.sleep(0.6) or np.zeros(())
-tiled(lambda a, b: a @ b.T + jax.pure_callback(sleep, jax.ShapeDtypeStruct((), float), a[0, 0]), np.ones((7, 2)), block=2)
+sleep = lambda _: time.sleep(0.25) or np.zeros(())  # ten of them: a bar waits for two seconds
+wait = lambda a: jax.pure_callback(sleep, jax.ShapeDtypeStruct((), float), a[0, 0])
+tiled(lambda a, b: a @ b.T + wait(a), np.ones((7, 2)), block=2)
 """
 
 
@@ -457,5 +458,5 @@ tiled(lambda a, b: a @ b.T + jax.pure_callback(sleep, jax.ShapeDtypeStruct((), f
 def test_the_bar_can_be_switched_off(disabled, monkeypatch):
     monkeypatch.setenv("TQDM_DISABLE", "1" if disabled else "")
     process = python(SLOW, stderr=subprocess.PIPE, text=True)
-    shown = process.communicate(timeout=60)[1]
+    shown = process.communicate()[1]
     assert process.returncode == 0 and ("10/10" in shown) is not disabled

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from functools import partial
 from pathlib import Path
 
@@ -569,13 +568,16 @@ def test_a_file_of_something_else_is_refused_and_kept(path):
 
 
 KILLED = """
-import sys, time, jax, jax.numpy as jnp, numpy as np, optax
+import itertools, os, signal, sys, jax, jax.numpy as jnp, numpy as np, optax
 from ntk_helpers.learning.training import _checkpoint
 from ntk_helpers.learning.training import train
 _checkpoint.SECONDS = 0
-slow = float(sys.argv[2])
-sleep, number = lambda _: time.sleep(slow) or np.zeros(()), jax.ShapeDtypeStruct((), float)
-zero = lambda: jax.lax.stop_gradient(jax.pure_callback(sleep, number, 0.0))
+last, count = int(sys.argv[2]), itertools.count(1)
+def step(_):
+    if next(count) == last:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return np.zeros(())
+zero = lambda: jax.lax.stop_gradient(jax.pure_callback(step, jax.ShapeDtypeStruct((), float), 0.0))
 loss = lambda f, y: ((f - y) ** 2).mean() + zero()
 x = np.random.default_rng(0).normal(size=(7, 3))
 f, w, file = lambda p, x: jnp.tanh(x @ p), np.ones((3, 1)), sys.argv[1] or None
@@ -596,15 +598,11 @@ def python(*arguments):
 
 
 def test_a_killed_run_goes_on(path):
-    process, whole = python(path, 0.05), python("", 0)
-    deadline, versions = time.monotonic() + 60, set()
-    while len(versions) < 4 and time.monotonic() < deadline:
-        versions |= {path.stat().st_mtime_ns} if path.exists() else set()
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    assert process.communicate() == (b"", None) and process.returncode == -signal.SIGKILL
+    whole, killed = python("", 0), python(path, 20)
+    assert killed.communicate() == (b"", None) and killed.returncode == -signal.SIGKILL
+    assert path.exists()
     again = python(path, 0)
-    expected, found = (io.BytesIO(p.communicate(timeout=60)[0]) for p in (whole, again))
+    expected, found = (io.BytesIO(process.communicate()[0]) for process in (whole, again))
     np.testing.assert_array_equal(np.load(found), np.load(expected))
 
 

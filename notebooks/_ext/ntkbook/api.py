@@ -93,7 +93,8 @@ def _fields(owner: ast.ClassDef) -> str:
         for name, (node, _) in documented(owner.body).items()
         if isinstance(node, ast.AnnAssign)
     }
-    return f"({', '.join(f'{n}={ast.unparse(v)}' if isinstance(v, ast.Constant) else n for n, v in found.items())})"
+    shown = [f"{n}={ast.unparse(v)}" if isinstance(v, ast.Constant) else n for n, v in found.items()]
+    return f"({', '.join(shown)})"
 
 
 def _arguments(path: Path, node: ast.FunctionDef) -> str:

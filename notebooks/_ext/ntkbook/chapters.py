@@ -163,7 +163,8 @@ def _box(chapter: Chapter, x: float, y: float) -> str:
         f'<tspan x="{x + BOX[0] / 2:g}" y="{first + 15 * i:g}">{escape(line)}</tspan>'
         for i, line in enumerate(words)
     )
-    shape = f'<rect x="{x:g}" y="{y:g}" width="{BOX[0]}" height="{BOX[1]}" rx="6"/><text text-anchor="middle">{text}</text>'
+    box = f'<rect x="{x:g}" y="{y:g}" width="{BOX[0]}" height="{BOX[1]}" rx="6"/>'
+    shape = f'{box}<text text-anchor="middle">{text}</text>'
     if chapter.file is None:
         return f'<g class="ntk-planned">{shape}</g>'
     return f'<a href="{chapter.file.stem}.html">{shape}</a>'
@@ -187,7 +188,8 @@ class StoredFigure(SphinxDirective):
         body, caption = re.search(
             r'(<div class="ntk-slider">.*</div>)\n\n(.*)\n```', slider["data"]["text/markdown"]
         ).groups()
-        html = f'<figure id="shown-{name}" class="ntk-slider-figure">{body}<figcaption>{escape(caption)}</figcaption></figure>'
+        shown = f"{body}<figcaption>{escape(caption)}</figcaption>"
+        html = f'<figure id="shown-{name}" class="ntk-slider-figure">{shown}</figure>'
         return [nodes.raw("", html, format="html")]
 
 

@@ -64,7 +64,8 @@ class Ledger(SphinxDirective):
 
 
 _SEARCH = (
-    '<p class="ntk-ledger-search"><label>Show the claims with <input type="search" autocomplete="off"></label> '
+    '<p class="ntk-ledger-search">'
+    '<label>Show the claims with <input type="search" autocomplete="off"></label> '
     '<output aria-live="polite"></output></p>'
 )
 
@@ -73,7 +74,8 @@ def _counts(ledger: list[list[Claim]]) -> str:
     claims = [claim for part in ledger for claim in part]
     bounds = sum(claim.tolerance == "a bound" for claim in claims)
     return (
-        f"**{len(claims)} claims** in {len(ledger)} notebooks: {len(claims) - bounds} compare with a value, {bounds} with a bound; "
+        f"**{len(claims)} claims** in {len(ledger)} notebooks: "
+        f"{len(claims) - bounds} compare with a value, {bounds} with a bound; "
         f"{sum(claim.in_solution for claim in claims)} are in solutions of exercises."
     )
 
@@ -89,7 +91,8 @@ def _section(stem: str, title: str, claims: list[Claim]) -> nodes.section:
     )
     table = (
         '<div class="pst-scrollable-table-container" tabindex="0" role="region" '
-        f'aria-label="Claims of {escape(title)}"><table class="table ntk-ledger"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>'
+        f'aria-label="Claims of {escape(title)}"><table class="table ntk-ledger">'
+        f"<thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
     section += nodes.raw("", table, format="html")
     return section

@@ -65,7 +65,8 @@ def claims_html(lines: list[str], number: int = 1) -> str:
             f'<li id="claim-{i}"><span class="ntk-claim-text">'
             f'<span class="visually-hidden">Checked claim: </span>{claim}</span> '
             f'<span class="ntk-claim-numbers">measured <b>{measured}</b>, expected <b>{expected}</b>'
-            f'<span class="ntk-claim-source"><span class="visually-hidden">, source:</span> {source}</span></span></li>'
+            f'<span class="ntk-claim-source"><span class="visually-hidden">, source:</span> {source}</span>'
+            "</span></li>"
         )
     return f'<ul class="ntk-claims">{"".join(items)}</ul>'
 

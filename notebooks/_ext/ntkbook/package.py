@@ -22,7 +22,7 @@ PACKAGE = "ntk_helpers"
 
 
 def public_modules() -> list[str]:
-    """The doors: rooms whose names do not start with an underscore, and the figures, which need matplotlib."""
+    """The doors: rooms whose names start without an underscore, and the figures, which need matplotlib."""
     rooms = [path.parent.relative_to(ROOT) for path in (ROOT / PACKAGE).glob("*/**/__init__.py")]
     names = [".".join(room.parts) for room in rooms if not room.parts[1].startswith("_")]
     return sorted([*names, f"{PACKAGE}.book.figures"])
