@@ -62,7 +62,7 @@ def ntk_moments(net: MLP, x: Float[Array, "n d"]) -> NTKMoments:
     x, _ = check_points(x)
     if not net.phi.homogeneous:
         raise ValueError(
-            f"activation is {net.activation!r}; expected a homogeneous one, relu, leaky_relu or linear."
+            f"activation is {net.phi.name!r}; expected a homogeneous one, relu, leaky_relu or linear."
         )
     if float(net.sigma_b2) != 0 or net.d_out != 1:
         raise ValueError(f"net has sigma_b2 {net.sigma_b2} and d_out {net.d_out}; expected 0 and 1.")

@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from ntk_helpers._lib.angles import safe_sqrt
 from ntk_helpers._lib.inputs import check_key, check_points, check_size
 from ntk_helpers._lib.progress import progress, tick
-from ntk_helpers.networks.activations import safe_sqrt
 from ntk_helpers.networks.mlp import MLP, check_network
 
 __all__ = ["NTKSamples", "sample_ntk"]

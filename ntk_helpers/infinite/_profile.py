@@ -16,9 +16,9 @@ import numpy as np
 from jaxtyping import Array, Float
 from numpy.polynomial import chebyshev
 
+from ntk_helpers._lib.angles import angle
 from ntk_helpers._lib.host import in_float64
 from ntk_helpers.infinite._recursion import Pairs, norm, recursion
-from ntk_helpers.networks.activations import angle
 from ntk_helpers.networks.mlp import MLP
 
 __all__ = ["Profile", "fit_profile", "kernels_of_profile"]
@@ -73,14 +73,14 @@ def _values(net: MLP, fan_in: np.ndarray, q: float, s: np.ndarray) -> np.ndarray
 
 
 @jax.jit
-def _kernels_at_angles(net: MLP, fan_in, q, gap, anti) -> Array:
-    pairs = Pairs(q[None], jnp.broadcast_to(q, gap.shape), gap[None], anti[None])
+def _kernels_at_angles(net: MLP, fan_in, q, gap, plus) -> Array:
+    pairs = Pairs(q[None], jnp.broadcast_to(q, gap.shape), gap[None], plus[None])
     return jnp.stack([kernel[0] for kernel in recursion(net, fan_in, pairs)], axis=1)
 
 
 def kernels_of_profile(profile: Profile, inputs: Pairs) -> tuple[Array, Array]:
     """NNGP and tangent kernel of these inputs."""
-    y = 2 * jnp.sqrt(angle(inputs.gap, inputs.anti) / jnp.pi) - 1
+    y = 2 * jnp.sqrt(angle(inputs.gap, inputs.plus) / jnp.pi) - 1
     norms = jnp.where(profile.scaled, norm(inputs.q1, inputs.q2), 1.0)
     return tuple(norms * _clenshaw(coefficients, y) for coefficients in profile.coefficients.T)
 

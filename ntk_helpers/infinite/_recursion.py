@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ntk_helpers.networks.activations import safe_sqrt
+from ntk_helpers._lib.angles import safe_sqrt
 from ntk_helpers.networks.mlp import MLP
 
 __all__ = ["Pairs", "norm", "recursion", "root"]
@@ -27,7 +27,7 @@ class Pairs(NamedTuple):
     q1: Array
     q2: Array
     gap: Array
-    anti: Array
+    plus: Array
 
     def covariance(self) -> Array:
         r"""$\sqrt{q_1 q_2}\,c$, (n1, n2)."""
@@ -53,9 +53,9 @@ def recursion(net: MLP, fan_in: Float[Array, " depth"], inputs: Pairs) -> tuple[
     def layer(state, at):
         weight, first = at
         q1, q2, gap, tangent = state
-        pairs = Pairs(q1, q2, gap, jnp.where(first, start.anti, 2 - gap))
+        pairs = Pairs(q1, q2, gap, jnp.where(first, start.plus, 2 - gap))
         phi = _activate(net, pairs)
-        slope = net.phi.slope(q1[:, None], q2, pairs.gap, pairs.anti)
+        slope = net.phi.slope(q1.reshape(-1, 1), q2.reshape(1, -1), pairs.gap, pairs.plus)
         tangent = weight * phi.covariance() + bias + net.sigma_w2 * slope * tangent
         return (*_affine(net, phi)[:3], tangent), None
 
@@ -75,14 +75,14 @@ def _affine(net: MLP, pairs: Pairs) -> Pairs:
     lengths = (safe_sqrt(a1)[:, None] - safe_sqrt(a2)) ** 2
     unequal = net.sigma_b2 * lengths / jnp.where(size > 0, size + common + net.sigma_b2, 1.0)
     at_zero = net.sigma_w2 * pairs.covariance()  # 0 where it is used; its gradient is not
-    minus = jnp.where(common > 0, common * pairs.gap, -at_zero)
-    plus = jnp.where(common > 0, common * pairs.anti, at_zero)
+    common_gap = jnp.where(common > 0, common * pairs.gap, -at_zero)
+    common_plus = jnp.where(common > 0, common * pairs.plus, at_zero)
     divisor = root(q1)[:, None] * root(q2)
-    gap = jnp.where(size > 0, unequal + minus, divisor - at_zero) / divisor
+    gap = jnp.where(size > 0, unequal + common_gap, divisor - at_zero) / divisor
     # size - common + sigma_b2, of which no derivative is left where there is no bias
     opened = net.sigma_b2 * (1 + (q1[:, None] + a2) / jnp.where(size > 0, size + common, 1.0))
-    anti = jnp.where(size > 0, opened + plus, divisor + at_zero) / divisor
-    return Pairs(q1, q2, gap, anti)
+    plus = jnp.where(size > 0, opened + common_plus, divisor + at_zero) / divisor
+    return Pairs(q1, q2, gap, plus)
 
 
 def norm(q1: Array, q2: Array) -> Array:
@@ -95,10 +95,10 @@ def _activate(net: MLP, pairs: Pairs) -> Pairs:
     e1, e2 = phi.aligned(pairs.q1, pairs.q1), phi.aligned(pairs.q2, pairs.q2)
     size = norm(e1, e2)
     if phi.homogeneous:
-        closed = phi.drop(1.0, 1.0, pairs.gap, pairs.anti) / phi.aligned(1.0, 1.0)
+        closed = phi.drop(1.0, 1.0, pairs.gap, pairs.plus) / phi.aligned(1.0, 1.0)
     else:
-        q1, q2 = pairs.q1[:, None], pairs.q2[None, :]
-        drop = phi.drop(q1, q2, pairs.gap, pairs.anti)
+        q1, q2 = pairs.q1.reshape(-1, 1), pairs.q2.reshape(1, -1)
+        drop = phi.drop(q1, q2, pairs.gap, pairs.plus)
         closed = phi.mismatch(q1, q2) + drop / jnp.where(size > 0, size, 1.0)
     gap = jnp.where(size > 0, closed, 1.0)
     return Pairs(e1, e2, gap, 2 - gap)

@@ -79,7 +79,17 @@ def _kernels(net: MLP, x1: Array, x2: Array | None) -> Kernels:
     found = (
         _kernels_by_layers(net, fan_in, x1, x2) if profile is None else _kernels_by_profile(profile, x1, x2)
     )
+    _check_reach(net, *found)
     return Kernels(*found)
+
+
+def _check_reach(net: MLP, *found: Array) -> None:
+    """Raise `ValueError` for the NaN of variances at which the activation's dual maps are not known."""
+    if net.phi.reach() < np.inf and not is_traced(found) and any(jnp.isnan(k).any() for k in found):
+        raise ValueError(
+            f"variances of these inputs in {net} are beyond {net.phi.reach():.2g}, up to which dual maps of "
+            f"activation {net.phi.name!r} are good; expected smaller inputs or weights."
+        )
 
 
 def _profile_pays(net: MLP, x1: Array, x2: Array | None) -> bool:
@@ -105,8 +115,8 @@ def _input_pairs(x1: Array, x2: Array | None) -> Pairs:
     u1, q1 = _unit(x1)
     u2, q2 = (u1, q1) if x2 is None else _unit(x2)
     c = jnp.matmul(u1, u2.T, precision="highest")  # TF32 would leave three digits of 1 - c
-    gap, anti = _refine(u1, u2, c, skip_diagonal=x2 is None)
-    return Pairs(q1, q2, gap, anti)
+    gap, plus = _refine(u1, u2, c, skip_diagonal=x2 is None)
+    return Pairs(q1, q2, gap, plus)
 
 
 def _unit(x: Array) -> tuple[Array, Array]:
@@ -134,8 +144,8 @@ def _refine(u1: Array, u2: Array, c: Array, skip_diagonal: bool) -> tuple[Array,
 
     def few(u, c, close):
         at = jnp.nonzero(close, size=min(FEW, len(c)))[0]
-        gap, anti = corrected(u, u2[at], c[at], close[at])
-        return (1 - c).at[at].set(gap), (1 + c).at[at].set(anti)
+        gap, plus = corrected(u, u2[at], c[at], close[at])
+        return (1 - c).at[at].set(gap), (1 + c).at[at].set(plus)
 
     def differences(u, c, close):
         return corrected(u, u2, c, close)
@@ -146,7 +156,7 @@ def _refine(u1: Array, u2: Array, c: Array, skip_diagonal: bool) -> tuple[Array,
             lambda row: jax.lax.switch(row[0], (plain, few, differences), *row[1:]), (kinds, u, c, close)
         )
 
-    gap, anti = jax.lax.cond(close.any(), by_rows, plain, u1, c, close)
+    gap, plus = jax.lax.cond(close.any(), by_rows, plain, u1, c, close)
     if skip_diagonal:
-        return jnp.where(diagonal, 0.0, gap), jnp.where(diagonal, 2.0, anti)
-    return gap, anti
+        return jnp.where(diagonal, 0.0, gap), jnp.where(diagonal, 2.0, plus)
+    return gap, plus

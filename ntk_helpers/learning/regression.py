@@ -25,8 +25,9 @@ from ntk_helpers._lib.inputs import (
 )
 from ntk_helpers.learning._outputs import columns, like
 from ntk_helpers.learning._spectrum import check_values, precision, rounding, spectrum
-from ntk_helpers.networks.activations import Activation, get_activation
+from ntk_helpers.networks.activation import Activation
 from ntk_helpers.networks.mlp import MLP, as_apply
+from ntk_helpers.networks.registry import get_activation
 
 __all__ = ["LeastSquares", "kernel_regression", "least_squares", "random_features", "tangent_features"]
 

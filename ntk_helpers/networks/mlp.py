@@ -12,7 +12,8 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Float, PyTree
 
 from ntk_helpers._lib.inputs import check_choice, check_key, check_points, check_size, check_variance
-from ntk_helpers.networks.activations import Activation, get_activation
+from ntk_helpers.networks.activation import Activation
+from ntk_helpers.networks.registry import get_activation
 
 __all__ = ["MLP", "PARAMETERIZATIONS", "check_network"]
 
@@ -35,14 +36,20 @@ class MLP:
     - `"standard"`: $\mathrm{affine}(a) = a W + b$ with $W_{ij} \sim N(0, \sigma_w^2/n)$,
       $b_j \sim N(0, \sigma_b^2)$. Biases are parameters even where $\sigma_b^2 = 0$.
 
-    The variances are leaves of a pytree, so a network passes through `jit`, `vmap` and `grad` in them;
-    everything else is static. Raises `ValueError` for sizes below 1, unknown names and negative variances.
+    `activation` is a name (`activation_names`) or an `Activation`, as `quadrature` makes of any elementwise
+    function. The variances are leaves of a pytree, so a network passes through `jit`, `vmap` and `grad` in
+    them; everything else is static. Raises `ValueError` for sizes below 1, unknown names and negative
+    variances.
+
+    >>> net = MLP(depth=3, width=512, activation="tanh", sigma_w2=1.5, sigma_b2=0.1)
+    >>> net.apply(net.init(jax.random.key(0), 4), jnp.ones((2, 4))).shape
+    (2, 1)
     """
 
     depth: int
     width: int | tuple[int, ...]
     d_out: int = 1
-    activation: str = "relu"
+    activation: str | Activation = "relu"
     sigma_w2: float = 2.0
     sigma_b2: float = 0.0
     parameterization: str = "ntk"
@@ -67,14 +74,15 @@ class MLP:
     def tree_flatten_with_keys(self):
         static = dict(vars(self))
         leaves = tuple((jax.tree_util.GetAttrKey(name), static.pop(name)) for name in VARIANCES)
-        return leaves, tuple(static.items())
+        # What is compiled is for the activation, not for its name, which may be registered again.
+        return leaves, (tuple(static.items()), self.phi)
 
     @classmethod
     def tree_unflatten(cls, static, variances):
         """Unchecked, unlike the constructor: the leaves of a tree may be gradients, of any sign, or
         placeholders."""
         net = object.__new__(cls)
-        vars(net).update(static, **dict(zip(VARIANCES, variances)))
+        vars(net).update(static[0], **dict(zip(VARIANCES, variances)))
         return net
 
     @property
@@ -135,7 +143,8 @@ def check_network(net: object) -> None:
     for name in VARIANCES:
         if np.shape(getattr(net, name)):
             raise ValueError(
-                f"{name} has shape {np.shape(getattr(net, name))}; expected one number, or vmap over the network."
+                f"{name} has shape {np.shape(getattr(net, name))}; "
+                "expected one number, or vmap over the network."
             )
 
 

@@ -16,9 +16,10 @@ import numpy as np
 from jaxtyping import Float
 
 from ntk_helpers._lib.host import in_float64
-from ntk_helpers._lib.inputs import check_choice, check_size, check_variance, is_number
-from ntk_helpers.networks.activations import activation_names, get_activation
+from ntk_helpers._lib.inputs import check_one_variance, check_size, is_number
+from ntk_helpers.networks.activation import Activation
 from ntk_helpers.networks.mlp import MLP, check_network
+from ntk_helpers.networks.registry import get_activation
 
 __all__ = [
     "FixedPoint",
@@ -112,18 +113,23 @@ def fixed_point(net: MLP, q0: float = 1.0) -> FixedPoint:
     r"""The fixed point to which the layers of an infinitely wide `net` tend, from inputs with $|x|^2/d$ =
     `q0`.
 
-    $q \mapsto \sigma_w^2 E[\phi(\sqrt q z)^2] + \sigma_b^2$ and
+    A layer maps $q \mapsto \sigma_w^2 E[\phi(\sqrt q z)^2] + \sigma_b^2$ and
     $c \mapsto (\sigma_w^2 E[\phi(u)\phi(v)] + \sigma_b^2)/q^*$ (Poole et al. 2016, eqs. 3 and 5). Where
     $E[\phi^2]$ grows with q, the variance moves in one direction, to the first fixed point on its way. The
     correlation map has a power series with positive coefficients, so it is convex with at most one fixed
     point in [0, 1), to which layers tend if its slope at 1 is above 1. Where $q^*$ is 0 or infinite, $c^*$
-    and the slopes are limits. Depth and width do not enter. The quadrature of tanh is good to 1e-8 up to
-    $q^* = 4$, to 1e-4 at 10. Raises `ValueError` for a `q0` that is not a positive number, `RuntimeError`
-    where a root is not found, as for an activation without finite moments.
+    and the slopes are limits. Depth and width do not enter.
+
+    Raises `ValueError` for a `q0` that is not a positive number and for variances beyond the reach of the
+    activation's dual maps, `RuntimeError` where these are not finite.
+
+    >>> star = fixed_point(MLP(2, 1, activation="tanh", sigma_w2=2.5, sigma_b2=0.05))
+    >>> round(star.q, 4), round(star.c, 4), round(star.chi_1, 4)
+    (0.8973, 0.2439, 1.1726)
     """
     check_network(net)
     w2, b2, start = float(net.sigma_w2), float(net.sigma_b2), _positive(q0)
-    maps = partial(_value, net.activation)
+    maps = partial(_value, net.phi)
     q = _settle(lambda q: w2 * maps("square", q) + b2, w2 * start + b2)
     at = min(max(q, SMALL), LARGE)
     after = w2 * maps("square", at) + b2 or 1.0  # q* again, unless that is 0 or infinite
@@ -135,40 +141,59 @@ def fixed_point(net: MLP, q0: float = 1.0) -> FixedPoint:
 
 
 def phase(net: MLP, q0: float = 1.0) -> Phase:
-    r"""The phase of an infinitely wide `net`, by $\chi_1 < 1$, $= 1$ (within 1e-6) or $> 1$. Raises as
-    `fixed_point` and `critical_sigma_w2`."""
+    r"""The phase of an infinitely wide `net`: gradients vanish, keep their size or explode with depth.
+
+    It is `"ordered"`, `"critical"` or `"chaotic"` by $\chi_1 < 1$, $= 1$ (within 1e-6) or $> 1$ at the
+    `fixed_point` (Schoenholz et al. 2017, sec. 3). Raises as `fixed_point` and `critical_sigma_w2`.
+
+    >>> net = MLP(2, 1, activation="tanh", sigma_w2=2.5, sigma_b2=0.05)
+    >>> phase(net).name, round(phase(net).distance, 4)
+    ('chaotic', 0.739)
+    """
     chi_1 = fixed_point(net, q0).chi_1
-    name = "critical" if abs(chi_1 - 1) < CRITICAL else "ordered" if chi_1 < 1 else "chaotic"
-    return Phase(name, chi_1, float(net.sigma_w2) - critical_sigma_w2(net.activation, net.sigma_b2))
+    distance = float(net.sigma_w2) - critical_sigma_w2(net.phi, net.sigma_b2)
+    if abs(chi_1 - 1) < CRITICAL:
+        return Phase("critical", chi_1, distance)
+    return Phase("ordered" if chi_1 < 1 else "chaotic", chi_1, distance)
 
 
-def critical_sigma_w2(activation: str, sigma_b2: float) -> float:
+def critical_sigma_w2(activation: str | Activation, sigma_b2: float) -> float:
     r"""The $\sigma_w^2$ at which $\chi_1 = 1$ for this $\sigma_b^2$, on the edge of chaos (Poole et al. 2016,
     sec. 3; Hayou et al. 2019).
 
     It is $1/E[\phi'(\sqrt q z)^2]$ at the smallest $q$ with
-    $q - E[\phi(\sqrt q z)^2]/E[\phi'(\sqrt q z)^2] = \sigma_b^2$: that $q$ is then fixed. For tanh good to
-    1e-9 up to $\sigma_b^2 = 1$, to 1e-3 at 10. Raises `ValueError` for an unknown name, a `sigma_b2` that is
-    not a variance, and where no such $q$ is found.
+    $q - E[\phi(\sqrt q z)^2]/E[\phi'(\sqrt q z)^2] = \sigma_b^2$: that $q$ is then fixed. Raises `ValueError`
+    for an unknown name, a `sigma_b2` that is not a variance, or beyond the reach of the activation's dual
+    maps, and where no such $q$ is found.
+
+    >>> round(critical_sigma_w2("tanh", 0.05), 4)
+    1.761
     """
-    check_choice("activation", activation, activation_names())
+    phi = get_activation(activation)
     if not is_number(sigma_b2):
         raise ValueError(f"sigma_b2 is {sigma_b2!r}; expected one number.")
-    check_variance("sigma_b2", sigma_b2)
-    maps = partial(_value, activation)
-    q = 1.0 if get_activation(activation).homogeneous else 0.0
-    if q == 0 < sigma_b2:
-        excess = lambda q: (q - sigma_b2) * maps("slope", q) - maps("square", q)
-        grid = np.geomspace(sigma_b2, 1e20 * max(sigma_b2, 1), STEPS)
-        with np.errstate(invalid="ignore"):
-            above = excess(grid) > 0
-        q = _root(excess, *grid[above.argmax() - 1 :][:2]) if above.any() else np.inf
-    slope = maps("slope", q) if q < np.inf else 0.0
+    check_one_variance("sigma_b2", sigma_b2)
+    q = _critical_q(phi, float(sigma_b2))
+    slope = _value(phi, "slope", q) if q < np.inf else 0.0
     if slope == 0:
         raise ValueError(
-            f"no critical sigma_w2 of activation {activation!r} is found for sigma_b2 = {sigma_b2}; expected another sigma_b2."
+            f"no critical sigma_w2 of activation {phi.name!r} is found for sigma_b2 = {sigma_b2}; "
+            "expected another sigma_b2."
         )
     return 1 / slope
+
+
+def _critical_q(phi: Activation, sigma_b2: float) -> float:
+    """The smallest variance that is fixed where the slope is 1; infinite where none is found."""
+    if phi.homogeneous:
+        return 1.0  # all are
+    if sigma_b2 == 0:
+        return 0.0
+    excess = lambda q: (q - sigma_b2) * _value(phi, "slope", q) - _value(phi, "square", q)
+    grid = np.geomspace(sigma_b2, 1e20 * max(sigma_b2, 1), STEPS)
+    with np.errstate(invalid="ignore"):
+        above = excess(grid) > 0
+    return _root(excess, *grid[above.argmax() - 1 :][:2]) if above.any() else np.inf
 
 
 def propagate(net: MLP, q0: float = 1.0, c0: float = 0.0, d_in: int | None = None) -> Layers:
@@ -177,8 +202,12 @@ def propagate(net: MLP, q0: float = 1.0, c0: float = 0.0, d_in: int | None = Non
     Backward $p^l = \chi^l p^{l+1}$ with $\chi^l = \sigma_w^2 E[\phi'(z^l)^2]$, $p^L = 1$. Forward
     $\kappa^{l+1} = \hat q^l + \chi^l \kappa^l$, so one pass serves networks of all depths up to L. The kernel
     is that of `ntk`, in the parameterization of `net`; the standard one needs the size `d_in` of an input. In
-    float64. Raises `ValueError` for a `q0` that is not a positive number, a `c0` outside [-1, 1] and a
-    missing `d_in`.
+    float64. Raises `ValueError` for a `q0` that is not a positive number, a `c0` outside [-1, 1], a missing
+    `d_in`, and variances beyond the reach of the activation's dual maps.
+
+    >>> layers = propagate(MLP(30, 1, activation="erf", sigma_w2=3.0, sigma_b2=0.1), c0=0.5)
+    >>> layers.gap[[0, 10, 29]].round(4)
+    array([0.4839, 0.5966, 0.5976])
     """
     check_network(net)
     start = _positive(q0)
@@ -195,13 +224,14 @@ def propagate(net: MLP, q0: float = 1.0, c0: float = 0.0, d_in: int | None = Non
         arguments = jax.tree.map(
             jnp.float64, (float(net.sigma_w2), float(net.sigma_b2), start, 1.0 - c0, bias)
         )
-        return Layers(*map(np.asarray, _propagate(net.activation, *arguments, jnp.asarray(weights))))
+        found = Layers(*map(np.asarray, _propagate(net.phi, *arguments, jnp.asarray(weights))))
+    if np.isnan(found.theta).any():
+        net.phi.check_reach(np.nanmax(found.q))
+    return found
 
 
 @partial(jax.jit, static_argnums=0)
-def _propagate(activation: str, w2, b2, q0, gap0, bias, weights) -> tuple:
-    phi = get_activation(activation)
-
+def _propagate(phi: Activation, w2, b2, q0, gap0, bias, weights) -> tuple:
     def layer(state, weight):
         q_hat, lost, slopes, kappa, theta = (
             state  # the last three, and `pair`, of an input with itself and with the other
@@ -268,21 +298,22 @@ def _positive(q0) -> float:
     return float(q0)
 
 
-def _value(activation: str, which: str, q, gap: float = 0.0):
+def _value(phi: Activation, which: str, q, gap: float = 0.0):
+    phi.check_reach(np.min(q))
     with in_float64():
-        found = np.asarray(_map(activation, which, jnp.asarray(q, float), jnp.float64(gap)))
+        found = np.asarray(_map(phi, which, jnp.asarray(q, float), jnp.float64(gap)))
     if np.isnan(found).all():
         raise RuntimeError(
-            f"activation {activation!r} has no finite moments at a variance of {np.min(q):.3g}; no fixed point is found."
+            f"activation {phi.name!r} has no finite moments at a variance of {np.min(q):.3g}; "
+            "no fixed point is found."
         )
     return found if found.ndim else float(found)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _map(activation: str, which: str, q, gap):
+def _map(phi: Activation, which: str, q, gap):
     r"""Of variance q: $E[\phi^2]$, its derivative in q; of a pair: what it loses at 1 - c = gap,
     $E[\phi'\phi']$."""
-    phi = get_activation(activation)
     square = lambda q: phi.aligned(q, q)
     return {
         "square": lambda: square(q),

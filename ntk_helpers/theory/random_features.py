@@ -6,7 +6,8 @@ import jax
 import numpy as np
 
 from ntk_helpers._lib.inputs import check_size
-from ntk_helpers.networks.activations import Activation, get_activation
+from ntk_helpers.networks.activation import Activation
+from ntk_helpers.networks.registry import get_activation
 from ntk_helpers.theory.risk import Risk, check_variances, effective_ridge, linear_risk, times
 
 __all__ = ["hermite_parts", "random_features_risk"]
@@ -69,7 +70,8 @@ def random_features_risk(
     _, mu1, rest = hermite_parts(activation)
     if min(mu1, rest) < 1e-12:
         parts = f"a linear part {mu1:.2g} and a nonlinear part {rest:.2g}"
-        raise ValueError(f"{activation} has {parts} of its variance; expected both to be positive.")
+        name = get_activation(activation).name
+        raise ValueError(f"activation {name!r} has {parts} of its variance; expected both to be positive.")
     zeta2 = mu1 / rest
     misfit, gain = _mei_montanari(count / dim, n / dim, zeta2, ridge / (dim * rest))
     mean = _averaged(n, count, dim, zeta2, ridge / rest, signal)

@@ -207,7 +207,7 @@ def test_layers_may_be_a_tuple():
         (lambda p, x: 1j * x @ p, r"to .*complex128.*, floating"),
         (lambda p, x: (x @ p).astype(int), r"to .*int64.*, floating"),
     ],
-    ids=range(11),
+    ids=range(10),
 )
 def test_functions_that_do_not_map_rows_to_outputs(f, says):
     for ask in (empirical_ntk, empirical_ntk_cost):
@@ -306,9 +306,6 @@ def test_arguments_of_dual_maps(arguments, says):
         (lambda: get_activation(np.array(["relu"])), "activation is array"),
         (lambda: MLP(2, 3, activation=["relu"]), r"activation is \['relu'\]"),
         (lambda: quadrature("q", None), "fn is None; expected an elementwise function"),
-        (lambda: quadrature("q", jnp.tanh, 0), "nodes is 0; expected an integer of at least 1"),
-        (lambda: quadrature("q", jnp.tanh, True), "nodes is True"),
-        (lambda: quadrature("q", jnp.tanh, 8.5), "nodes is 8.5"),
         (lambda: register_activation("relu"), "activation is 'relu'; expected an Activation with a name"),
         (lambda: register_activation(quadrature("", jnp.tanh)), "expected an Activation with a name"),
         (lambda: register_activation(quadrature(["q"], jnp.tanh)), "expected an Activation with a name"),
@@ -320,7 +317,7 @@ def test_arguments_of_dual_maps(arguments, says):
         ),
         (lambda: register_activation(quadrature("q", lambda z: z > 0)), r"'q' maps shape \(2, 3\) to .*bool"),
     ],
-    ids=range(13),
+    ids=range(10),
 )
 def test_activations(ask, says):
     with pytest.raises(ValueError, match=says):
@@ -714,7 +711,7 @@ def test_arguments_of_infinite_depth(door):
     [
         *[
             (lambda a=a: critical_sigma_w2(a, 0.1), "activation is .*; expected one of 'relu', ")
-            for a in ("nothing", None, ["relu"], NET.phi)
+            for a in ("nothing", None, ["relu"], NET)
         ],
         *[
             (lambda b=b: critical_sigma_w2("tanh", b), "(?s)sigma_b2 is .*; expected one number")
@@ -728,8 +725,8 @@ def test_arguments_of_infinite_depth(door):
             for b in (np.nan, -0.1, np.inf)
         ],
         (
-            lambda: critical_sigma_w2("tanh", 1e6),
-            "no critical sigma_w2 of activation 'tanh' is found for sigma_b2 = 1000000.0; expected another",
+            lambda: critical_sigma_w2("tanh", 1e12),
+            "dual maps of activation 'tanh' are good up to variances of 6.9e",
         ),
         (
             lambda: propagate(replace(NET, parameterization="standard")),

@@ -125,11 +125,11 @@ def tangent_at_angles(net, dtype):
     """Θ for |x|²/d = 1 against itself, then against 1, 0.99 and 0.3 at ANGLES; the same numbers in both
     precisions."""
     theta = np.concatenate([[0.0], ANGLES, ANGLES, ANGLES])
-    gap, anti = (
+    gap, plus = (
         np.float32(v).astype(dtype)[None] for v in (2 * np.sin(theta / 2) ** 2, 2 * np.cos(theta / 2) ** 2)
     )
     q2 = np.float32([1.0] * 7 + [0.99] * 6 + [0.3] * 6).astype(dtype)
-    tangent = jax.jit(recursion)(net, np.ones(net.depth), Pairs(q2[:1], q2, gap, anti))[1][0]
+    tangent = jax.jit(recursion)(net, np.ones(net.depth), Pairs(q2[:1], q2, gap, plus))[1][0]
     assert tangent.dtype == dtype
     return np.asarray(tangent, float)
 

@@ -15,7 +15,7 @@ from scipy.stats import ks_2samp
 
 from ntk_helpers import MLP, empirical_ntk, sample_ntk
 from ntk_helpers.finite import NTKSamples, sampling
-from ntk_helpers.networks import activations, quadrature
+from ntk_helpers.networks import quadrature, registry
 
 KEY = jax.random.key(7)
 
@@ -106,7 +106,7 @@ def test_opposite_inputs_have_opposite_outputs_in_an_odd_network(x1):
 
 def test_opposite_inputs_of_an_even_network_have_opposite_slopes(x1, monkeypatch):
     """f(-x) = f(x) for every parameter, so all entries of the kernel on a pair are equal."""
-    monkeypatch.setitem(activations._REGISTRY, "cosine", quadrature("cosine", jnp.cos))
+    monkeypatch.setitem(registry._REGISTRY, "cosine", quadrature("cosine", jnp.cos))
     kernel = sample_ntk(MLP(3, 8, 1, "cosine", 2.0, 0.0), KEY, np.stack([x1[0], -x1[0]]), 20)
     np.testing.assert_allclose(kernel[:, 0, 1], kernel[:, 0, 0], rtol=1e-10)
     np.testing.assert_allclose(kernel[:, 1, 1], kernel[:, 0, 0], rtol=1e-10)
