@@ -117,8 +117,8 @@ def check_numbers(name: str, x: object, array=jnp.asarray) -> Array | jax.ShapeD
     """Return `x` as an array of numbers, made by `array`, or raise `ValueError`."""
     if array is np.asarray and is_traced(x):
         raise ValueError(
-            f"{name} has no values inside jit, grad or vmap; expected an array outside of them, since this is "
-            "computed on the host."
+            f"{name} has no values inside jit, grad or vmap; expected an array outside of them, since this "
+            "is computed on the host."
         )
     try:
         found = x if isinstance(x, jax.ShapeDtypeStruct) else array(x)

@@ -42,7 +42,7 @@ def abstract(leaf) -> jax.ShapeDtypeStruct:
 
 
 def batch_program(f: Partial, params: PyTree, x) -> tuple[Callable, jax.ShapeDtypeStruct, list[Array]]:
-    """The outputs (n, o) for a batch like `x`, as a function of flat lists; their shape; what `f` closes over.
+    """The outputs (n, o) for a batch like `x`, as a function of flat lists; their shape; what `f` holds.
 
     Raises `ValueError` for a function that fails, or whose outputs are not (n, o) or (n,) and floating.
     """

@@ -61,7 +61,7 @@ def recursion(net: MLP, fan_in: Float[Array, " depth"], inputs: Pairs) -> tuple[
 
     start = _affine(net, inputs)
     tangent = weight[0] * inputs.covariance() + bias
-    # The first layer takes 1 + c from the inputs, with all its digits; those of later layers make no difference.
+    # The first layer takes 1 + c from the inputs, with all its digits; those of others make no difference.
     layers = weight[1:], jnp.arange(1, net.depth) == 1
     (*pairs, tangent), _ = jax.lax.scan(layer, (*start[:3], tangent), layers)
     return _covariance(*pairs), tangent

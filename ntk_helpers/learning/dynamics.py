@@ -8,7 +8,8 @@ Everything here is float64 on the host.
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Array, Float
+from jax.typing import ArrayLike
+from jaxtyping import Float
 
 from ntk_helpers._lib.host import numbers
 from ntk_helpers._lib.inputs import check_choice, check_one_variance
@@ -76,7 +77,7 @@ class KernelDynamics:
         """The factors $p_k(t)$ of all modes."""
         return self._factors(t)[0]
 
-    def train(self, t, f0: Float[Array, "n o"]) -> Float[np.ndarray, "... n o"]:
+    def train(self, t, f0: Float[ArrayLike, "n o"]) -> Float[np.ndarray, "... n o"]:
         r"""Outputs at the training points of a network that starts at `f0`.
 
         $f_t(X) = y + U\,(p + \rho\alpha)\,U^\top (f_0 - y)$ (Lee et al. 2019, eq. 8).
@@ -87,7 +88,7 @@ class KernelDynamics:
             self.y, self._targets + self._combine(self.eigenvectors, p + self.ridge * alpha, residual)
         )
 
-    def test(self, t, f0, f0_test: Float[Array, "m o"], theta_test) -> Float[np.ndarray, "... m o"]:
+    def test(self, t, f0, f0_test: Float[ArrayLike, "m o"], theta_test) -> Float[np.ndarray, "... m o"]:
         r"""Outputs at m test points, where the network starts at `f0_test`.
 
         `theta_test` is $\Theta(x, X)$, (m, n) or (m, n, o, o) as the training kernel.
@@ -185,8 +186,8 @@ class KernelDynamics:
 
 
 def kernel_dynamics(
-    theta: Float[Array, "n n"] | Float[Array, "n n o o"],
-    y: Float[Array, "n o"] | Float[Array, " n"],
+    theta: Float[ArrayLike, "n n"] | Float[ArrayLike, "n n o o"],
+    y: Float[ArrayLike, "n o"] | Float[ArrayLike, " n"],
     *,
     loss: str,
     learning_rate: float | None = None,

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 from jax.tree_util import Partial
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from ntk_helpers._lib.host import in_float64, numbers
@@ -18,12 +19,12 @@ __all__ = ["kernel_flow"]
 
 
 def kernel_flow(
-    theta: Float[Array, "n n"] | Float[Array, "n n o o"],
+    theta: Float[ArrayLike, "n n"] | Float[ArrayLike, "n n o o"],
     loss: Callable[[Array], Array],
-    t: Float[Array, " times"],
-    f0: Float[Array, "n o"] | Float[Array, " n"],
+    t: Float[ArrayLike, " times"],
+    f0: Float[ArrayLike, "n o"] | Float[ArrayLike, " n"],
     theta_test=None,
-    f0_test: Float[Array, "m o"] | Float[Array, " m"] | None = None,
+    f0_test: Float[ArrayLike, "m o"] | Float[ArrayLike, " m"] | None = None,
     rtol: float = 1e-8,
 ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
     r"""Outputs in time of gradient flow on any loss of the outputs, under a constant tangent kernel.

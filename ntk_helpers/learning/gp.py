@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.linalg import cho_solve, solve_triangular
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from ntk_helpers._lib.host import in_float64
@@ -18,10 +19,10 @@ __all__ = ["gp_log_likelihood", "gp_posterior"]
 
 
 def gp_posterior(
-    k_train: Float[Array, "n n"],
-    k_cross: Float[Array, "m n"],
-    k_test: Float[Array, "m m"],
-    y: Float[Array, "n o"] | Float[Array, " n"],
+    k_train: Float[ArrayLike, "n n"],
+    k_cross: Float[ArrayLike, "m n"],
+    k_test: Float[ArrayLike, "m m"],
+    y: Float[ArrayLike, "n o"] | Float[ArrayLike, " n"],
     noise: float,
 ) -> Posterior:
     r"""Posterior of functions $f \sim GP(0, K)$ at m test points, given $y = f(X) + \epsilon$,
@@ -49,7 +50,7 @@ def gp_posterior(
 
 
 def gp_log_likelihood(
-    k_train: Float[Array, "n n"], y: Float[Array, "n o"] | Float[Array, " n"], noise: float
+    k_train: Float[ArrayLike, "n n"], y: Float[ArrayLike, "n o"] | Float[ArrayLike, " n"], noise: float
 ) -> Float[Array, ""]:
     r"""Log density of the observations, summed over outputs, to choose `noise` or a network by.
 

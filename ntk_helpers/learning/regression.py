@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PyTree
 
 from ntk_helpers._lib.host import numbers
@@ -69,7 +70,7 @@ class LeastSquares:
         kernel."""
         return like(self.targets, self.basis @ self._modes(ridge))
 
-    def predict(self, test: Float[Array, "m p"], ridge=0.0) -> Float[np.ndarray, "... m o"]:
+    def predict(self, test: Float[ArrayLike, "m p"], ridge=0.0) -> Float[np.ndarray, "... m o"]:
         """The outputs at m points, given their features, or their kernel with the training points."""
         test = numbers("test", test, (None, len(self.basis)))
         return like(self.targets, (test @ self.basis) @ self._modes(ridge))
@@ -80,7 +81,9 @@ class LeastSquares:
         return targets / (self.eigenvalues + ridge[..., None])[..., None]
 
 
-def least_squares(features: Float[Array, "n p"], y: Float[Array, "n o"] | Float[Array, " n"]) -> LeastSquares:
+def least_squares(
+    features: Float[ArrayLike, "n p"], y: Float[ArrayLike, "n o"] | Float[ArrayLike, " n"]
+) -> LeastSquares:
     r"""Least squares on `features` F: $\min_w \|F w - y\|^2 + \rho \|w\|^2$, for any ridge $\rho$.
 
     Without a ridge it is the limit $\rho \to 0$: the ordinary solution for $p < n$, and the interpolating one
@@ -106,7 +109,7 @@ def least_squares(features: Float[Array, "n p"], y: Float[Array, "n o"] | Float[
 
 
 def kernel_regression(
-    k_train: Float[Array, "n n"], y: Float[Array, "n o"] | Float[Array, " n"]
+    k_train: Float[ArrayLike, "n n"], y: Float[ArrayLike, "n o"] | Float[ArrayLike, " n"]
 ) -> LeastSquares:
     r"""Kernel ridge regression: $f(x) = K(x, X) (K + \rho I)^{-1} y$, for any ridge $\rho$.
 
@@ -166,7 +169,7 @@ def random_features(
 
 
 def tangent_features(
-    f: MLP | Callable[[PyTree, Array], Array], params: PyTree, x: Float[Array, "n ..."]
+    f: MLP | Callable[[PyTree, Array], Array], params: PyTree, x: Float[ArrayLike, "n ..."]
 ) -> Float[Array, "n p"]:
     r"""The features of the tangent kernel: $\nabla_\theta f(x_i; \theta)$ as rows, so that
     $F F^\top = \Theta$ (Jacot et al. 2018, sec. 4).

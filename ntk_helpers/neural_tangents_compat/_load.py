@@ -39,8 +39,9 @@ def load() -> types.ModuleType:
             _mend.probe(nt)
     except Exception as error:
         raise ImportError(
-            f"neural-tangents {NT_VERSION} cannot be made to work on JAX {jax.__version__} ({type(error).__name__}: "
-            f"{error}). Tested are JAX {OLDEST_JAX} to {NEWEST_JAX}: pip install 'jax<={NEWEST_JAX}'"
+            f"neural-tangents {NT_VERSION} cannot be made to work on JAX {jax.__version__} "
+            f"({type(error).__name__}: {error}). Tested are JAX {OLDEST_JAX} to {NEWEST_JAX}: "
+            f"pip install 'jax<={NEWEST_JAX}'"
         ) from error
     if untested:
         warnings.warn(
@@ -56,7 +57,8 @@ def _check_neural_tangents() -> None:
         version = importlib.metadata.version("neural-tangents")
     except importlib.metadata.PackageNotFoundError:
         raise ImportError(
-            f"neural-tangents is not installed. Without its dependencies, which would bring TensorFlow: {INSTALL}"
+            "neural-tangents is not installed. Without its dependencies, which would bring TensorFlow: "
+            f"{INSTALL}"
         ) from None
     if version != NT_VERSION:
         raise ImportError(

@@ -217,7 +217,8 @@ def propagate(net: MLP, q0: float = 1.0, c0: float = 0.0, d_in: int | None = Non
     if net.parameterization == "standard":
         if d_in is None:
             raise ValueError(
-                "d_in is missing; expected the size of an input, on which the kernel in standard parameterization depends."
+                "d_in is missing; expected the size of an input, on which the kernel in standard "
+                "parameterization depends."
             )
         weights, bias = np.array(net.fan_in(check_size("d_in", d_in)), float), 1.0
     with in_float64():
@@ -271,7 +272,8 @@ def trainable_depth(net: MLP, points: int, steps: int, q0: float = 1.0, c0: floa
     points, steps = _several(points), check_size("steps", steps)
     if is_number(c0) and c0 < -1 / (points - 1):
         raise ValueError(
-            f"c0 is {c0}; expected at least {-1 / (points - 1):.4g}, as {points} points cannot all have less with one another."
+            f"c0 is {c0}; expected at least {-1 / (points - 1):.4g}, as {points} points cannot all have less "
+            "with one another."
         )
     deep = replace(net, depth=DEEPEST, width=1, parameterization="ntk")
     too_deep = (

@@ -130,7 +130,7 @@ def public() -> set[str]:
     return names | {f"{owner}.{method}" for owner, methods in METHODS.items() for method in methods}
 
 
-STILL = ("Activation.dual", "Activation.dual_derivative")
+STILL = ()
 """Whose second call does compile; whoever mends one takes it off the list."""
 
 

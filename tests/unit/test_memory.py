@@ -33,12 +33,20 @@ def machine(tmp_path):
         ("0::/\n", {"memory.max": GB}, GB),
         ("0::/\n", {"memory.max": "max"}, MACHINE),
         # a batch job in groups of groups: the smallest counts, wherever it stands
-        ("0::/jobs/7/step\n", {"jobs/memory.max": 3 * GB, "jobs/7/memory.max": GB, "jobs/7/step/memory.max": "max"}, GB),
+        (
+            "0::/jobs/7/step\n",
+            {"jobs/memory.max": 3 * GB, "jobs/7/memory.max": GB, "jobs/7/step/memory.max": "max"},
+            GB,
+        ),
         ("0::/jobs/7\n", {"jobs/memory.max": GB, "jobs/7/memory.max": 2 * GB}, GB),
         # another process's group
         ("0::/mine\n", {"mine/memory.max": 2 * GB, "other/memory.max": GB}, 2 * GB),
         # version 1, alone and joined with other controllers
-        ("4:memory:/a/b\n3:cpu:/a\n", {"memory/a/memory.limit_in_bytes": GB, "memory/a/b/memory.limit_in_bytes": 2 * GB}, GB),
+        (
+            "4:memory:/a/b\n3:cpu:/a\n",
+            {"memory/a/memory.limit_in_bytes": GB, "memory/a/b/memory.limit_in_bytes": 2 * GB},
+            GB,
+        ),
         ("4:cpu,memory:/a\n", {"memory/a/memory.limit_in_bytes": GB}, GB),
         ("4:memory:/\n", {"memory/memory.limit_in_bytes": V1_UNLIMITED}, MACHINE),
         # a container that sees the host's path, under which it has no folder

@@ -1,5 +1,5 @@
-"""Dual maps by quadrature against integrals in polar coordinates and of high precision, at variances from 1e-8
-to 1e8; their limits and properties; and what they refuse."""
+"""Dual maps by quadrature against integrals in polar coordinates and of high precision, at all variances;
+their limits and properties; and what they refuse."""
 
 import pickle
 
@@ -72,8 +72,8 @@ IN_ANGLE = STEP * FROM_ONE * FROM_OTHER
 
 
 def by_sectors(f, q1, q2, gap):
-    """E f(u) f(v), sector by sector between the lines u = 0 and v = 0, with nodes in the logit of the angle and the
-    logarithm of the radius: they see every scale, and know of no series."""
+    """E f(u) f(v), sector by sector between the lines u = 0 and v = 0, with nodes in the logit of the angle
+    and the logarithm of the radius: they see every scale, and know of no series."""
     tilt = 2 * np.arcsin(np.sqrt(gap / 2))
     total = 0.0
     for width, sign in ((tilt, -1), (np.pi - tilt, 1)):  # where u and v differ in sign, and where they do not
@@ -104,7 +104,7 @@ def test_dual_maps_equal_integrals_in_polar_coordinates(name):
 
 @pytest.mark.parametrize("q, square, slope", REFERENCE)
 def test_tanh_at_every_variance_to_the_last_digits(q, square, slope):
-    """E φ² and E φ'² by mpmath, 30 digits: 2 quad(lambda z: npdf(z) tanh(√q z)², [0, scales of 1/√q and 1, 12])."""
+    """E φ² and E φ'² by mpmath, 30 digits: 2 quad(lambda z: npdf(z) tanh(√q z)², [0, 1/√q and 1, 12])."""
     phi = get_activation("tanh")
     assert phi.dual(q, q, q) == pytest.approx(square, rel=1e-12)
     assert phi.dual_derivative(q, q, q) == pytest.approx(slope, rel=1e-12)
@@ -156,8 +156,8 @@ def test_mismatch_is_of_second_order_where_variances_meet(name):
 
 @given(a=st.floats(-8, 8), b=st.floats(-8, 8), gap=st.floats(0, 1))
 def test_tanh_lies_between_the_line_and_the_sign(a, b, gap):
-    """Every erf does, and tanh is a mixture of them (Stefanski 1991): ρ of equal variances is above (2/π) arcsin c and
-    below c; E φ² grows with q, and E φφ is below what Cauchy and Schwarz allow."""
+    """Every erf does, and tanh is a mixture of them (Stefanski 1991): ρ of equal variances is above
+    (2/π) arcsin c and below c; E φ² grows with q, and E φφ is below what Cauchy and Schwarz allow."""
     phi, (q1, q2), c = get_activation("tanh"), (10**a, 10**b), 1 - gap
     square = float(phi.dual(q1, q1, q1))
     assert 2 / np.pi * np.arcsin(c) - 1e-12 <= phi.dual(q1, q1, c * q1) / square <= c + 1e-12

@@ -21,7 +21,7 @@ from .package import PACKAGE, ROOT, definition, documented, exported, module_doc
 __all__ = ["Api"]
 
 URLS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]
-ARRAY = re.compile(r"(Float|Int)\[(?:Array|np\.ndarray), \"\s*([^\"]*)\"\]")
+ARRAY = re.compile(r"(Float|Int)\[(?:Array|ArrayLike|np\.ndarray), \"\s*([^\"]*)\"\]")
 HEADER = re.compile(r"\s*def \w+(\(.*):(?:\s*#.*)?$")
 
 
