@@ -8,8 +8,8 @@ jaxtyping, tqdm. Packages that are missing can be unpacked into a folder elsewhe
 PyTorch are compared with where they are there.
 
 It ends within `--seconds`. Each result is written to `--out` as soon as it is known; what fails, or is left
-out for want of time, is recorded under its name, and the exit status is then 1. `--tiny` goes through
-everything in small sizes, on any device.
+out for want of time, is recorded under its name, and the exit status is then 1. `--tiny --out FILE` goes
+through everything in small sizes, on any device.
 """
 
 import argparse
@@ -99,8 +99,10 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--out", type=Path, default=OUT, help="the file of the results")
     parser.add_argument("--seconds", type=float, default=320, help="when to stop")
-    parser.add_argument("--tiny", action="store_true", help="small sizes, on any device")
+    parser.add_argument("--tiny", action="store_true", help="small sizes, on any device, with --out")
     asked = parser.parse_args(arguments)
+    if asked.tiny and asked.out == OUT:
+        parser.error("--tiny is no result to be stored; say --out FILE")
     if jax.default_backend() != "gpu" and not asked.tiny:
         print(f"JAX sees no GPU here, but {jax.devices()}; --tiny tries this script out.", file=sys.stderr)
         return 2

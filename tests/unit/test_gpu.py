@@ -108,5 +108,7 @@ def test_pytorchs_kernel_is_ours():
 def test_without_a_gpu_it_says_so(out, capsys):
     if jax.default_backend() == "gpu":
         pytest.skip("there is one")
+    with pytest.raises(SystemExit):
+        gpu.main(["--tiny"])  # would be stored
     assert gpu.main(["--out", str(out)]) == 2
     assert "JAX sees no GPU" in capsys.readouterr().err and not out.exists()
