@@ -16,7 +16,7 @@ Made = TypeVar("Made")
 def remembered(
     owner: object, key: Hashable, make: Callable[[], Made], lasts: Callable[[Made], bool] = lambda made: True
 ) -> Made:
-    """What `make()` gave the first time for this owner and key, if that `lasts`, without holding the owner."""
+    """What `make()` gave the first time for this owner and key, if that `lasts`; it holds no owner."""
     kept = _of(owner)
     if key in kept:
         return kept[key]

@@ -147,7 +147,7 @@ def _check_trainable(params: PyTree) -> None:
             'lambda p, x: module.apply({**variables, "params": p}, x), with variables["params"].'
         )
     if not jax.tree.leaves(params):
-        raise ValueError(f"params are {params!r}, without an array; expected at least one parameter.")
+        raise ValueError(f"params are {params!r}; expected an array at least, or a tree of them.")
     check_params(params)
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         _check_sharding(f"params{jax.tree_util.keystr(path)}", leaf)

@@ -177,7 +177,8 @@ def test_parameters_that_init_does_not_give(params):
         NET.apply(params, X)
     for ask in (empirical_ntk, empirical_ntk_cost):
         with pytest.raises(
-            ValueError, match=r"params.* (hold .*; expected shapes|has dtype .*; expected a floating type)"
+            ValueError,
+            match=r"params.* (hold .*; expected shapes|has dtype .*; expected a floating|.*; expected an array)",
         ):
             ask(NET, params, X)
 
@@ -192,22 +193,22 @@ def test_layers_may_be_a_tuple():
         (None, "f is None; expected an MLP, or a function"),
         (
             lambda p: p,
-            r"f fails for inputs of shape \(4, 3\): TypeError: .*; expected an array of shape \(4, outputs\)",
+            r"f fails for inputs of shape \(1, 3\): TypeError: .*; expected an array of shape \(1, outputs\)",
         ),
-        (lambda p, x: x @ p.T, r"f fails for inputs of shape \(4, 3\)"),
-        (lambda p, x: np.asarray(x) @ p, r"f fails for inputs of shape \(4, 3\): TracerArrayConversionError"),
+        (lambda p, x: x @ p.T, r"f fails for inputs of shape \(1, 3\)"),
+        (lambda p, x: np.asarray(x) @ p, r"f fails for inputs of shape \(1, 3\): TracerArrayConversionError"),
         (
             lambda p, x: x @ p if x[0, 0] > 0 else -x @ p,
-            r"f fails for inputs of shape \(4, 3\): TracerBoolConversionError",
+            r"f fails for inputs of shape \(1, 3\): TracerBoolConversionError",
         ),
         (lambda p, x: x.reshape(4, 3) @ p, r"f fails for inputs of shape \(1, 3\)"),
         (lambda p, x: jnp.ones((4, 2)), r"f maps inputs of shape \(1, 3\) to .*\(1, outputs\)"),
-        (lambda p, x: (x @ p)[:, :0], r"f maps inputs of shape \(4, 3\) to .*\(4, outputs\)"),
-        (lambda p, x: {"out": x @ p}, r"f maps inputs of shape \(4, 3\) to \{'out'"),
+        (lambda p, x: (x @ p)[:, :0], r"f maps inputs of shape \(1, 3\) to .*\(1, outputs\)"),
+        (lambda p, x: {"out": x @ p}, r"f maps inputs of shape \(1, 3\) to \{'out'"),
         (lambda p, x: 1j * x @ p, r"to .*complex128.*, floating"),
         (lambda p, x: (x @ p).astype(int), r"to .*int64.*, floating"),
     ],
-    ids=range(10),
+    ids=range(11),
 )
 def test_functions_that_do_not_map_rows_to_outputs(f, says):
     for ask in (empirical_ntk, empirical_ntk_cost):
@@ -218,8 +219,8 @@ def test_functions_that_do_not_map_rows_to_outputs(f, says):
 @pytest.mark.parametrize(
     "arguments, says",
     [
-        (dict(params="f4"), "params has dtype .*str.*; expected a floating type"),
-        (dict(params=abs), "params has dtype .*function.*; expected a floating type"),
+        (dict(params="f4"), "params is 'f4'; expected an array of numbers"),
+        (dict(params=abs), "params is <built-in function abs>; expected an array of numbers"),
         (dict(output=["full"]), r"output is \['full'\]; expected one of"),
         (dict(method=np.array(["auto"])), "method is array.*; expected one of"),
         (dict(memory_budget="2 GB"), "memory_budget is '2 GB'; expected an integer"),

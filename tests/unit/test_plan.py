@@ -236,7 +236,7 @@ def test_outputs_without_an_axis_are_one_output(method):
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({}, "params are {}, without an array; expected at least one parameter"),
+        ({}, "params are {}; expected an array at least"),
         (
             PARAMS | {"w": PARAMS["w"].at[1, 1].set(jnp.nan)},
             r"params\['w'\] holds 1 values that are NaN or infinite",
