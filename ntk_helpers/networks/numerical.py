@@ -46,8 +46,8 @@ def quadrature(name: str, fn: Callable[[Array], Array]) -> Activation:
     for an `fn` that is not a hashable function.
 
     >>> softplus = quadrature("softplus", jax.nn.softplus)
-    >>> softplus.dual(1.0, 1.0, 0.5).round(8)
-    Array(0.78007817, dtype=float64)
+    >>> round(float(softplus.dual(1.0, 1.0, 0.5)), 5)
+    0.78008
     """
     if not callable(fn) or not isinstance(fn, Hashable):
         raise ValueError(f"fn is {fn!r}; expected an elementwise function.")
