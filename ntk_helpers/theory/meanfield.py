@@ -268,7 +268,7 @@ def trainable_depth(net: MLP, points: int, steps: int, q0: float = 1.0, c0: floa
     Infinite where that is so up to depth 10,000. Raises as `propagate`, and `ValueError` for less than two
     points or one step, or a `c0` that no such points have.
 
-    >>> trainable_depth(MLP(2, 1, activation="tanh", sigma_w2=3.0, sigma_b2=0.05), points=10, steps=1000)  # chaos
+    >>> trainable_depth(MLP(2, 1, activation="tanh", sigma_w2=3.0, sigma_b2=0.05), 10, steps=1000)  # chaos
     inf
     """
     check_network(net)
