@@ -177,9 +177,7 @@ def test_parameters_that_init_does_not_give(params):
         NET.apply(params, X)
     for ask in (empirical_ntk, empirical_ntk_cost):
         with pytest.raises(
-            ValueError,
-            ValueError,
-            match=r"params.* (hold .*; expected shapes|.*; expected (a floating|an array))",
+            ValueError, match=r"params.* (hold .*; expected shapes|.*; expected (a floating|an array))"
         ):
             ask(NET, params, X)
 
