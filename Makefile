@@ -22,8 +22,7 @@ PDF     := notebooks/_build/ntk-book.pdf
 OFFLINE := notebooks/_build/ntk-book-offline.zip
 PAGES   := $(shell find notebooks -type d \( -name node_modules -o -name _build -o -name '.*' -o -name __pycache__ \) -prune -o -type f -print)
 NBVAL   := --nbval --nbval-sanitize-with tests/book/sanitize.cfg
-# The longest first, as conftest.py orders them; what belongs together on one worker.
-WORKERS := --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+WORKERS := --numprocesses 2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

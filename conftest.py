@@ -16,21 +16,31 @@ os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "TQDM_DISABL
 os.environ["JUPYTER_PATH"] = str(ROOT / "tools")  # the kernel that executes the book
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
-    """Keep together what shares a kernel or a visit of the site, and start with what takes longest.
-
-    The unit tests, each by itself, fill the gaps at the end.
-    """
+    """Start with what takes longest; the unit tests fill the gaps at the end."""
     cells = [item for item in items if item.path.suffix == ".ipynb"]
     if cells:
         import matplotlib.font_manager  # noqa: F401 -- lists the fonts now: in a cell, it would say that it does
     for cell in cells:
         cell.output_timeout = OUTPUT_TIMEOUT  # nbval's five seconds are short on a busy machine
-    for item in items:
-        if item in cells or item.path.parent.name == "site":
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
     items.sort(key=lambda item: -cpu_seconds(item.path))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """A notebook's cells share a kernel, and a file of the site's tests a visit: one worker has them all.
+
+    (What --dist loadgroup is for, which pytest 9.2 breaks in pytest-xdist 3.8.)
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Together(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file = nodeid.partition("::")[0]
+            return file if file.endswith(".ipynb") or file.startswith("tests/site/") else nodeid
+
+    config.option.loadscopereorder = False  # the order is that of the tests
+    return Together(config, log)
 
 
 @cache

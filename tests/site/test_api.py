@@ -77,6 +77,12 @@ def test_formulas_are_formulas(article):
     assert not re.findall(r".{0,40}(?:\$|\\|\*\*|`).{0,40}", text.get_text())
 
 
+def test_examples_are_code(article):
+    shown = [block.get_text() for block in article.select("div.highlight-pycon pre")]
+    assert len(shown) > 20 and all(text.startswith(">>> ") for text in shown)
+    assert not article.find("blockquote")
+
+
 def test_source_links_lead_to_the_definition(article):
     wrong = []
     for dt in article.select("dl.py:not(.attribute) > dt"):
@@ -105,8 +111,8 @@ def test_search_finds_names(site):
 
 @pytest.mark.parametrize(("shown", "target"), sorted(set(CODE)))
 def test_code_in_the_table_of_notation_exists(shown, target):
-    owner, _, name = target.rpartition(".")
-    owner = getattr(ntk_helpers, owner.rpartition(".")[2], None) or importlib.import_module(owner)
+    path, _, name = target.rpartition(".")
+    owner = pkgutil.resolve_name(path)
     if inspect.isclass(owner) and shown == name:
         assert name in members(owner)
     else:

@@ -42,6 +42,12 @@ settings.register_profile("unit", deadline=None, max_examples=20, derandomize=Tr
 settings.load_profile("unit")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def no_programs_of_other_files():
+    """Two workers that keep every program take 11 GB."""
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="session")
 def x1():
     return np.random.default_rng(1).normal(size=(4, 3))

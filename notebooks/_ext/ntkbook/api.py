@@ -22,6 +22,7 @@ __all__ = ["Api"]
 
 URLS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]
 ARRAY = re.compile(r"(Float|Int)\[(?:Array|ArrayLike|np\.ndarray), \"\s*([^\"]*)\"\]")
+EXAMPLE = re.compile(r"^>>> .*(?:\n.*\S.*)*", re.M)
 HEADER = re.compile(r"\s*def \w+(\(.*):(?:\s*#.*)?$")
 
 
@@ -115,8 +116,8 @@ def _readable(path: Path, annotations: str) -> str:
 
 
 def _prose(doc: str) -> str:
-    """A docstring with links on papers and on public names."""
-    parts = CODE.split(doc)
+    """A docstring with its examples as code, and links on papers and on public names."""
+    parts = CODE.split(EXAMPLE.sub(r"```pycon\n\g<0>\n```", doc))
     parts[::2] = map(link_citations, parts[::2])
     parts[1::2] = map(_linked_name, parts[1::2])
     return "".join(parts)
