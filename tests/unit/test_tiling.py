@@ -336,7 +336,7 @@ def test_a_file_of_another_call_is_refused_and_left(path, change, message, finis
         os.truncate(f"{path}.blocks", os.path.getsize(f"{path}.blocks") - 30)
     before = path.read_bytes(), Path(f"{path}.blocks").read_bytes()
     arguments = dict(kernel=products, x1=POINTS, x2=None, block=4) | change
-    with pytest.raises(ValueError, match=f"{message}.*Choose another path or delete"):
+    with pytest.raises(ValueError, match=f"{message}.*Choose another path, or delete"):
         tiled(arguments.pop("kernel"), arguments.pop("x1"), arguments.pop("x2"), path=path, **arguments)
     assert before == (path.read_bytes(), Path(f"{path}.blocks").read_bytes())
 
