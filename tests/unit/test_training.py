@@ -208,7 +208,9 @@ def test_a_sweep_of_learning_rates_compiles_once(name):
     assert made == []
     for run, rate in zip(runs, (0.2, 0.03)):
         path, losses = plain_loop(mean_squares, PARAMS, RULES[name](rate), 6)
-        close((run.params, run.batch_losses), (path[-1], np.array(losses)))
+        # optax takes a schedule at a step in float32, whose rounding is the compiler's.
+        atol = 1e-7 if name == "schedule" else 1e-10
+        close((run.params, run.batch_losses), (path[-1], np.array(losses)), atol)
 
 
 def test_functions_that_are_defined_anew_compile_once():
