@@ -244,13 +244,14 @@ def test_functions_that_are_defined_anew_compile_once():
 
 def test_a_new_linear_model_compiles_once():
     fit = lambda start: train(linearize(NET, start), start, X, Y, SGD, 5, loss="mean")
+    other = member(MEMBERS, 2)
     fit(PARAMS)
     with compilations() as made:
-        run = fit(member(MEMBERS, 2))
+        run = fit(other)
     assert made == []
-    model = linearize(NET, member(MEMBERS, 2))
+    model = linearize(NET, other)
     objective = lambda p, x, y: ((model(p, x) - y) ** 2).mean()
-    close(run.batch_losses, np.array(plain_loop(objective, member(MEMBERS, 2), SGD, 5)[1]))
+    close(run.batch_losses, np.array(plain_loop(objective, other, SGD, 5)[1]))
 
 
 def inner_constant(value):
