@@ -1,7 +1,9 @@
-"""The runs of chapter 06 that outlast it, made once and stored beside the notebook.
+"""Runs that outlast their chapters, made once and stored beside the notebooks.
 
-    python tools/stored_runs.py kernels    moments of the kernel at initialization, on the papers' grids
-    python tools/stored_runs.py training   kernel and loss of networks trained as in Seleznova & Kutyniok 2021
+    python tools/stored_runs.py 06_kernels    moments of the kernel at initialization, on the papers' grids
+    python tools/stored_runs.py 06_training   kernel and loss in training, as in Seleznova & Kutyniok 2021
+    python tools/stored_runs.py 06_rates      the same at the networks' own learning rates
+    python tools/stored_runs.py 07_accuracy   what networks of all phases learn, as in Xiao et al. 2020
 
 `--worker 0/2` does every second case, so that two processes share a run. A run that was stopped goes on when
 it is started again: finished cases lie in .stored/ or are stored already, and a training in progress has a
@@ -19,6 +21,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import jax
@@ -29,10 +32,12 @@ from sklearn.datasets import load_digits
 
 from ntk_helpers import MLP, empirical_ntk, max_learning_rate, sample_ntk
 from ntk_helpers.book import digest
-from ntk_helpers.learning.training import train
+from ntk_helpers.learning.training import Run, train
+from ntk_helpers.theory import critical_sigma_w2
 
 ROOT = Path(__file__).resolve().parent.parent
 STEPS = [0, 10, 100, 1000, 10_000, 100_000]
+RATE_STEPS = [0, 10, 30, 100, 300, 600]
 ETA = 1e-5
 SOLVED = 1e-4  # mean squared error at which a training ends
 
@@ -71,6 +76,15 @@ def training_cases() -> Iterator[dict]:
             yield from whole(depth, sigma_b2, grid=between)
 
 
+def rate_cases() -> Iterator[dict]:
+    """Ten networks each of ordered, nearly critical and chaotic settings of depth 10."""
+    grid = {"tanh": (1.0, 2.0, 3.0), "relu": (1.5, 2.0, 2.5)}
+    for activation, row in grid.items():
+        for sigma_w2, seed in product(row, range(10)):
+            setting = {"activation": activation, "sigma_w2": sigma_w2, "sigma_b2": 0.25}
+            yield setting | {"depth": 10, "width": 256, "steps": 600, "seed": seed}
+
+
 def digits() -> tuple[np.ndarray, np.ndarray]:
     """128 images of 64 pixels in [0, 1], and their labels as unit vectors."""
     data = load_digits()
@@ -88,30 +102,8 @@ def solved(i, losses):
 
 def run_training(case: dict, checkpoint: Path) -> dict:
     """One network: mean squared error and relative change of the kernel at STEPS, and where it ended."""
-    net = MLP(
-        case["depth"], case["width"], 10, case["activation"], case["sigma_w2"], case["sigma_b2"], "standard"
-    )
-    x, y = digits()
-    params = net.init(jax.random.key(0), 64, jnp.float32)
-    kernel = partial(empirical_ntk, net, x1=x, output="trace")
-    at = [s for s in STEPS if s <= case["steps"]]
     start = time.process_time()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of runs that diverge, which the result says
-        run = train(
-            net,
-            params,
-            x,
-            y,
-            optax.sgd(ETA),
-            case["steps"],
-            loss=descent_loss,
-            at=at,
-            observe={"ntk": kernel},
-            stop=solved,
-            checkpoint=checkpoint,
-        )
-    limit = max_learning_rate(kernel(params), "sum_half") * len(x)
+    run, limit = descend(case, ETA, STEPS, stop=solved, checkpoint=checkpoint)
     return {
         "loss": short(run.loss / 5),
         "least_loss": short(np.nanmin(run.batch_losses) / 5),
@@ -120,6 +112,74 @@ def run_training(case: dict, checkpoint: Path) -> dict:
         "diverged": int(run.diverged),
         "eta_over_max": short(ETA / limit),
         "seconds": round(time.process_time() - start, 1),
+    }
+
+
+def run_rates(case: dict, checkpoint: Path) -> dict:
+    """One network at half of its largest rate: mean squared error and change of the kernel at RATE_STEPS."""
+    start = time.process_time()
+    run, limit = descend(case, None, RATE_STEPS, checkpoint=checkpoint)
+    return {
+        "loss": short(run.loss / 5),
+        "change": short(run.change("ntk")),
+        "eta": short(limit / 2),
+        "seconds": round(time.process_time() - start, 1),
+    }
+
+
+def descend(case: dict, eta: float | None, at: list[int], **settings) -> tuple[Run, float]:
+    """A network trained on the digits, and its largest stable rate, of which half is taken without `eta`."""
+    shape = (case["depth"], case["width"], 10)
+    net = MLP(*shape, case["activation"], case["sigma_w2"], case["sigma_b2"], "standard")
+    x, y = digits()
+    params = net.init(jax.random.key(case.get("seed", 0)), 64, jnp.float32)
+    kernel = partial(empirical_ntk, net, x1=x, output="trace")
+    limit = max_learning_rate(kernel(params), "sum_half") * len(x)
+    rule, steps = optax.sgd(limit / 2 if eta is None else eta), case["steps"]
+    settings |= {"loss": descent_loss, "at": [s for s in at if s <= steps], "observe": {"ntk": kernel}}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of runs that diverge, which the result says
+        return train(net, params, x, y, rule, steps, **settings), limit
+
+
+def accuracy_cases() -> Iterator[dict]:
+    """Five depths and eight weight variances from order to chaos; Xiao et al. 2020, Fig. 1, on digits."""
+    variances = (0.7, 0.9, 1.1, critical_sigma_w2("erf", 0.05), 1.7, 2.2, 3.0, 4.0)
+    for depth, sigma_w2 in product((3, 6, 12, 20, 32), variances):
+        yield {"depth": depth, "sigma_w2": short(sigma_w2), "networks": 5, "steps": 100}
+
+
+def centred_digits() -> tuple[np.ndarray, np.ndarray]:
+    """320 digits less the mean image, scaled to norm 8, in a random order, and their labels."""
+    data = load_digits()
+    x = data.data - data.data.mean(0)
+    order = np.random.default_rng(0).permutation(len(x))[:320]
+    return (x / np.linalg.norm(x, axis=1, keepdims=True) * 8)[order], data.target[order]
+
+
+def run_accuracy(case: dict, checkpoint: Path) -> dict:
+    """Each network at the rate 1/λ_max of its own kernel: accuracy on 64 training and 256 test images, and
+    the relative change of its kernel on 16."""
+    start = time.process_time()
+    net = MLP(case["depth"], 256, 10, "erf", case["sigma_w2"], 0.05)
+    images, labels = centred_digits()
+    x, y = images.astype(np.float32), np.eye(10, dtype=np.float32)[labels] - np.float32(0.1)
+    found: dict[str, list] = {"trained": [], "tested": [], "change": []}
+    for seed in range(case["networks"]):
+        params = net.init(jax.random.key(seed), 64, jnp.float32)
+        theta = empirical_ntk(net, params, x[:64], output="trace")
+        rule = optax.sgd(max_learning_rate(theta, "sum_half") / 2)
+        seen = {
+            "right": lambda p: net.apply(p, x).argmax(1) == labels,
+            "ntk": partial(empirical_ntk, net, x1=x[:16], output="trace"),
+        }
+        run = train(net, params, x[:64], y[:64], rule, case["steps"], loss="sum_half", observe=seen)
+        right = run.observed["right"][-1]
+        found["trained"].append(right[:64].mean())
+        found["tested"].append(right[64:].mean())
+        found["change"].append(run.change("ntk")[-1])
+    return {name: short(values) for name, values in found.items()} | {
+        "seconds": round(time.process_time() - start, 1)
     }
 
 
@@ -187,7 +247,12 @@ def short(values):
     )
 
 
-RUNS = {"kernels": (kernel_cases, run_kernels), "training": (training_cases, run_training)}
+RUNS = {
+    "06_kernels": (kernel_cases, run_kernels),
+    "06_training": (training_cases, run_training),
+    "06_rates": (rate_cases, run_rates),
+    "07_accuracy": (accuracy_cases, run_accuracy),
+}
 
 
 def compute(name: str, worker: int, workers: int) -> None:
@@ -217,7 +282,7 @@ def finished(name: str) -> dict[str, dict]:
 
 
 def stored_path(name: str) -> Path:
-    return ROOT / "notebooks" / "stored" / f"06_{name}.json"
+    return ROOT / "notebooks" / "stored" / f"{name}.json"
 
 
 def label_of(case: dict) -> str:

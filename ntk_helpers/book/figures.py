@@ -21,7 +21,12 @@ _NAME = re.compile(r"fig-[a-z0-9-]+")
 
 
 def use_style() -> None:
-    """The book's look: colour-blind safe colours, a light grid, sizes that read on a phone."""
+    """The book's look: colour-blind safe colours, a light grid, sizes that read on a phone.
+
+    >>> use_style()
+    >>> plt.rcParams["axes.spines.top"]
+    False
+    """
     sns.set_theme(
         context="notebook",
         style="ticks",
@@ -46,7 +51,15 @@ def show(fig: Figure, *, name: str, caption: str, alt: str) -> None:
     """Display a figure with its caption and alternative text, and close it.
 
     `name` (`fig-...`) is its anchor. The alternative text says what is to be seen to somebody who cannot
-    see it. Raises `ValueError` for a bad name or an empty or repeated text.
+    see it.
+
+    Raises:
+
+    - `ValueError` for a bad name, an empty text, a caption that is also the alternative text, and no figure.
+
+    >>> figure = plt.figure()
+    >>> show(figure, name="fig-nothing", caption="An empty figure.", alt="Nothing is drawn.")
+    {'text/html': '<figure class="ntk-figure" id="fig-nothing">...
     """
     _check_texts(name, caption, [alt])
     _check_figures([fig])
@@ -60,7 +73,16 @@ def slider(
     """Display figures as the frames of one slider, which needs no kernel and no script from outside.
 
     `labels` are the values that the slider steps through and `label` says of what; `alts` describe the
-    frames, one each. Raises `ValueError` where the numbers of frames, labels and texts differ.
+    frames, one each.
+
+    Raises:
+
+    - `ValueError` where the numbers of frames, labels and texts differ, and as `show`.
+
+    >>> frames, alts = [plt.figure(), plt.figure()], ["Nothing is drawn.", "Again nothing."]
+    >>> texts = {"label": "frame", "name": "fig-nothing", "caption": "Two empty figures.", "alts": alts}
+    >>> slider(frames, [1, 2], **texts)
+    {'text/html': '<figure class="ntk-slider" id="fig-nothing">...
     """
     for what, parts in (("figs", figs), ("labels", labels), ("alts", alts)):
         if isinstance(parts, str) or not isinstance(parts, Sequence | np.ndarray):

@@ -16,6 +16,11 @@ CELLS, CELL_LINES, MEDIAN_LINES = (10, 25), 25, 8
 WORDS, WORDS_OF = (1000, 2500), {"00": (500, 2500), "01": (1000, 3200), "04": (1000, 2650)}
 FIGURES, EXERCISES, CLAIMS, ALT_LETTERS = (4, 8), (3, 5), 10, 60
 CPU_SECONDS, CPU_SECONDS_OF = 180, {"06": 300}  # on two cores half as long
+SECOND = set()
+"""Chapters in their second edition, which the rules of calm pages and telling claims hold for."""
+CALM_LINES, CALM_MEDIAN, CALM_CLAIMS, CALM_SECONDS = 15, 7, 15, 90
+LOOSE, HALF = 20, 0.5
+EXACT = 1e-6  # below it a tolerance or a bound is of rounding, not of size
 SECTIONS = ["When this fails", "Summary", "Exercises", "References"]
 CLAIM = re.compile(r"✓ \S.*: measured \S[^,]*, expected \S.* \[\s*\S.*\]")
 EXERCISE = re.compile(r"\*\*Exercise \(.+?\)\.\*\* <a id=\"ex-[\w-]+\"></a>")
@@ -259,6 +264,56 @@ def time(chapter: Chapter) -> Iterator[str]:
         yield f"{seconds} CPU seconds, expected 1 to {limit}"
 
 
+def calm(chapter: Chapter) -> Iterator[str]:
+    if chapter.name[:2] not in SECOND:
+        return
+    shown = [cell for cell in chapter.story if not tags(cell) & {"hide-input", "hide-cell"}]
+    lengths = [sum(bool(line.strip()) for line in cell.source.splitlines()) for cell in shown]
+    for cell, length in zip(shown, lengths):
+        if length > CALM_LINES:
+            yield f"visible cell {cell.execution_count} has {length} lines, more than {CALM_LINES}"
+    if lengths and median(lengths) > CALM_MEDIAN:
+        yield f"the median visible cell has {median(lengths)} lines, more than {CALM_MEDIAN}"
+    claims = [
+        line
+        for cell in chapter.story
+        if "hide-cell" not in tags(cell)
+        for line in stdout(cell)
+        if line.startswith("✓")
+    ]
+    if len(claims) > CALM_CLAIMS:
+        yield f"{len(claims)} claims in sight, more than {CALM_CLAIMS}: fold statistics by hide-cell"
+    seconds = chapter.notebook.metadata.get("ntk_book", {}).get("cpu_seconds", 0)
+    if seconds > CALM_SECONDS:
+        yield f"{seconds} CPU seconds, more than {CALM_SECONDS}"
+
+
+def telling(chapter: Chapter) -> Iterator[str]:
+    """A bound that is nearly met, a tolerance well below the value; or the cell says `# loose: why`."""
+    if chapter.name[:2] not in SECOND:
+        return
+    for cell in chapter.code:
+        if re.search(r"^\s*# loose: \S", cell.source, re.M):
+            continue
+        for line in filter(CLAIM.fullmatch, stdout(cell)):
+            if problem := _not_telling(line):
+                yield f"cell {cell.execution_count}: {problem}: {line!r}"
+
+
+def _not_telling(line: str) -> str | None:
+    number = r"(-?[\d.]+(?:e[-+]?\d+)?)"
+    if found := re.search(rf": measured {number}, expected [<>] {number}", line):
+        measured, bound = map(float, found.groups())
+        exact = abs(bound) <= EXACT
+        if not exact and bound and (measured * bound <= 0 or not 1 / LOOSE <= measured / bound <= LOOSE):
+            return f"the bound is missed by a factor of more than {LOOSE}"
+    if found := re.search(rf": measured {number}, expected {number} ± {number}", line):
+        _, expected, tolerance = map(float, found.groups())
+        if expected and tolerance > HALF * abs(expected):
+            return "the tolerance is above half of what is expected"
+    return None
+
+
 RULES = [
     executed,
     clean_outputs,
@@ -272,6 +327,8 @@ RULES = [
     markdown,
     references,
     time,
+    calm,
+    telling,
 ]
 
 

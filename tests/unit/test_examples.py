@@ -4,24 +4,29 @@ import doctest
 import importlib
 import inspect
 import pkgutil
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from scipy import stats
 
 import ntk_helpers
 from ntk_helpers._lib.old_jax import enable_x64
 
-BESIDE = {"ntk_helpers.book", "ntk_helpers.neural_tangents_compat"}
-"""Rooms whose names are for notebooks, or another library's."""
+BESIDE = {"ntk_helpers.neural_tangents_compat"}
+"""Rooms whose names are another library's."""
+FIGURES = "ntk_helpers.book.figures"
+"""Apart from its room, for matplotlib's sake."""
 FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 
 
 def public() -> dict[str, object]:
     found = pkgutil.walk_packages(ntk_helpers.__path__, "ntk_helpers.")
     doors = [module.name for module in found if module.ispkg and "._" not in module.name]
-    rooms = [importlib.import_module(name) for name in doors if name not in BESIDE]
+    rooms = [importlib.import_module(name) for name in doors + [FIGURES] if name not in BESIDE]
     return {name: getattr(room, name) for room in rooms for name in room.__all__}
 
 
@@ -34,8 +39,9 @@ RESULTS = {name for name, value in CALLABLES.items() if inspect.isclass(value) a
 
 
 @pytest.mark.parametrize("name", sorted(CALLABLES.keys() - RESULTS))
-def test_the_docstring_has_an_example_that_runs(name):
-    names = PUBLIC | {"jax": jax, "jnp": jnp, "np": np}
+def test_the_docstring_has_an_example_that_runs(name, monkeypatch):
+    monkeypatch.chdir(Path(__file__).parents[2] / "notebooks")  # beside the stored runs
+    names = PUBLIC | {"jax": jax, "jnp": jnp, "np": np, "plt": plt, "stats": stats}
     (test,) = doctest.DocTestFinder(recurse=False).find(CALLABLES[name], name, globs=dict(names))
     assert test.examples, f"{name} has no example"
     said = []

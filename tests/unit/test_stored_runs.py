@@ -47,7 +47,7 @@ EXPECTED = [case | {"double": 2.0 * case["size"], "nothing": None} for case in C
 @pytest.mark.parametrize("name", stored_runs.RUNS)
 def test_cases_have_labels_of_their_own(name):
     labels = [stored_runs.label_of(case) for case in stored_runs.RUNS[name][0]()]
-    assert len(set(labels)) == len(labels) > 100
+    assert len(set(labels)) == len(labels) >= 40
     assert not any("/" in label for label in labels)
 
 
@@ -89,13 +89,13 @@ def test_numbers_are_short():
 
 def test_what_is_computed_is_what_the_book_reads(trivial, capsys):
     stored_runs.compute("trivial", 0, 1)
-    rows, about = book.stored("06_trivial")
+    rows, about = book.stored("trivial")
     assert rows == EXPECTED
     assert about["command"] == "python tools/stored_runs.py trivial" and about["sha256"] == book.digest(
         EXPECTED
     )
     assert set(about["versions"]) == {"jax", "numpy", "ntk-helpers"} and about["date"].startswith("20")
-    assert capsys.readouterr().out.endswith("4 of 4 cases in notebooks/stored/06_trivial.json\n")
+    assert capsys.readouterr().out.endswith("4 of 4 cases in notebooks/stored/trivial.json\n")
 
 
 def test_a_stopped_run_goes_on_with_what_is_not_finished(trivial, tmp_path):
@@ -108,25 +108,25 @@ def test_a_stopped_run_goes_on_with_what_is_not_finished(trivial, tmp_path):
     stored_runs.compute("trivial", 0, 1)
     assert trivial.labels == ["a_1", "a_2.5", "b_1", "b_1", "b_2.5"]
     assert not list((tmp_path / ".stored" / "trivial").glob("*.checkpoint"))
-    assert book.stored("06_trivial")[0] == EXPECTED
+    assert book.stored("trivial")[0] == EXPECTED
 
 
 def test_workers_share_a_run_and_a_part_can_be_collected(trivial):
     stored_runs.compute("trivial", 1, 2)
     assert trivial.labels == ["a_2.5", "b_2.5"]
-    assert book.stored("06_trivial")[0] == EXPECTED[1::2]
+    assert book.stored("trivial")[0] == EXPECTED[1::2]
     stored_runs.compute("trivial", 0, 2)
     assert sorted(trivial.labels) == ["a_1", "a_2.5", "b_1", "b_2.5"]
-    assert book.stored("06_trivial")[0] == EXPECTED  # in the order of the list
+    assert book.stored("trivial")[0] == EXPECTED  # in the order of the list
 
 
 def test_what_is_stored_is_not_computed_again(trivial, tmp_path):
     """In a clone there is no .stored/. A file that stays as it is keeps its date."""
-    path = tmp_path / "notebooks" / "stored" / "06_trivial.json"
+    path = tmp_path / "notebooks" / "stored" / "trivial.json"
     path.write_text(json.dumps({"about": {"sha256": book.digest(EXPECTED[:2])}, "rows": EXPECTED[:2]}))
     stored_runs.compute("trivial", 0, 1)
     assert trivial.labels == ["b_1", "b_2.5"]
-    assert book.stored("06_trivial")[0] == EXPECTED
-    path.write_text(path.read_text().replace(book.stored("06_trivial")[1]["date"], "2020-02-02"))
+    assert book.stored("trivial")[0] == EXPECTED
+    path.write_text(path.read_text().replace(book.stored("trivial")[1]["date"], "2020-02-02"))
     stored_runs.compute("trivial", 0, 1)
-    assert book.stored("06_trivial")[1]["date"] == "2020-02-02"
+    assert book.stored("trivial")[1]["date"] == "2020-02-02"
