@@ -3,6 +3,7 @@
 import copy
 from pathlib import Path
 
+import lint as rules
 import nbformat
 import pytest
 from lint import RULES, Chapter, citation_keys, lint
@@ -144,6 +145,14 @@ def half_hidden(notebook):
     code(notebook, "#@title").metadata["jupyter"].pop("outputs_hidden")
 
 
+def crowd(notebook):
+    code(notebook, "check").outputs = [stream(CLAIM * 7)]
+
+
+def a_little_slow(notebook):
+    notebook.metadata["ntk_book"]["cpu_seconds"] = 91
+
+
 def slow(notebook):
     notebook.metadata["ntk_book"]["cpu_seconds"] = 900
 
@@ -208,7 +217,24 @@ DEFECTS = [
     ("references", replace("## References", "(#cite-jacot2018)", ""), "nothing is listed"),
     ("time", slow, "900 CPU seconds"),
     ("time", lambda notebook: notebook.metadata.clear(), "0 CPU seconds"),
+    ("calm", set_source("check", "x = 1\n" * 15 + "x"), "16 lines"),
+    ("calm", lengthen_all, "median"),
+    ("calm", crowd, "16 claims in sight"),
+    ("calm", a_little_slow, "91 CPU seconds"),
+    ("telling", add_output(stream("✓ a: measured 21, expected > 1 [s]\n")), "factor"),
+    ("telling", add_output(stream("✓ a: measured -0.5, expected < 1 with ± 0.1 (9 draws) [s]\n")), "factor"),
+    (
+        "telling",
+        add_output(stream("✓ a: measured 1, expected 1 ± 0.6 (9 draws; 1 would show) [s]\n")),
+        "half",
+    ),
 ]
+
+
+@pytest.fixture(autouse=True)
+def second_edition(request, monkeypatch):
+    if "name" not in request.fixturenames:  # the chapters are what they are
+        monkeypatch.setattr(rules, "SECOND", {"03"})
 
 
 def problems(notebook):
@@ -224,6 +250,13 @@ def test_a_defect_is_found(rule, plant, message):
     notebook = copy.deepcopy(sound_notebook())
     plant(notebook)
     assert any(problem.startswith(f"{rule}: ") and message in problem for problem in problems(notebook))
+
+
+def test_a_loose_claim_says_why():
+    notebook = sound_notebook()
+    add_output(stream("✓ a: measured 21, expected > 1 [s]\n"))(notebook)
+    set_source("check", "# loose: the theorem says no more\ncheck(1)")(notebook)
+    assert problems(notebook) == []
 
 
 def test_every_rule_has_a_planted_defect():
