@@ -58,6 +58,16 @@ def test_the_maps_boxes_hold_their_words_and_do_not_overlap():
     assert max(len(word.get_text()) for word in drawing.find_all("tspan")) <= 17
 
 
+def test_the_sidebar_shows_the_parts_of_the_plan(pages):
+    found = pages["index.html"].select_one("nav.bd-links").select(".caption, .toctree-l1 > a")
+    texts = [tag.get_text(strip=True) for tag in found]
+    expected = []
+    for chapter in WRITTEN:
+        expected += [] if chapter.part in expected else [chapter.part]
+        expected.append(f"{chapter.number} {chapter.title}")
+    assert texts[: texts.index("Appendices")] == expected
+
+
 @pytest.mark.parametrize("file", FILES, ids=[file.stem for file in FILES])
 def test_the_ledger_has_every_claim_as_its_page_has_it(pages, file):
     article = pages[f"{file.stem}.html"].find("article")
