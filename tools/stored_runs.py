@@ -146,7 +146,7 @@ def accuracy_cases() -> Iterator[dict]:
     """Five depths and eight weight variances from order to chaos; Xiao et al. 2020, Fig. 1, on digits."""
     variances = (0.7, 0.9, 1.1, critical_sigma_w2("erf", 0.05), 1.7, 2.2, 3.0, 4.0)
     for depth, sigma_w2 in product((3, 6, 12, 20, 32), variances):
-        yield {"depth": depth, "sigma_w2": short(sigma_w2), "networks": 5, "steps": 100}
+        yield {"depth": depth, "sigma_w2": short(sigma_w2), "networks": 10, "steps": 100}
 
 
 def centred_digits() -> tuple[np.ndarray, np.ndarray]:
