@@ -26,7 +26,7 @@ WORKERS := --numprocesses 2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help book site pdf offline check lint test test-oldest lab student instructor slides execute links lock gpu bench colab clean
+.PHONY: help book site pdf offline check lint test test-oldest lab student instructor slides execute links lock gpu bench trials colab clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -89,6 +89,10 @@ gpu: ## check and time every kernel on this machine's GPU, with its own Python a
 
 bench: $(READY) ## time the kernels against neural-tangents and print the ratios
 	$(PY) -m pytest tests/benchmarks --benchmark-columns=min,median,rounds --benchmark-sort=name
+
+trials: $(READY) ## hours: every claim with other keys and with planted errors, stored in notebooks/stored
+	$(PY) tools/trials.py keys
+	$(PY) tools/trials.py planted
 
 colab: $(READY) ## run the chapters as Colab would, build for Binder; one chapter: CHAPTER=name (needs python3.12)
 	$(PY) -m pytest tests/colab -k '$(CHAPTER)'

@@ -82,7 +82,7 @@ def shown_code(cell: NotebookNode) -> list[str]:
         return []
     kept = cell.source.splitlines()
     for statement in reversed(ast.parse(cell.source).body):
-        if ast.unparse(statement).startswith("check("):
+        if re.match(r"check(_\w+)?\(", ast.unparse(statement)):
             del kept[statement.lineno - 1 : statement.end_lineno]
     kept = "\n".join(kept).strip().splitlines()
     return kept if len(kept) <= CODE_LINES and all(len(line) <= CODE_LETTERS for line in kept) else []
@@ -224,7 +224,7 @@ class Deck:
                 caption = FIGCAPTION.sub(rf"\1<b>{self.names[name]}.</b> ", html)
                 self._open("figure", _html(caption.replace("<figure ", "<figure data-prevent-swipe ")))
             claims = [line for line in output.get("text", "").splitlines() if outputs.CLAIM.match(line)]
-            if claims:
+            if claims and "hide-cell" not in cell.metadata.get("tags", []):
                 self._checked(cell, claims)
 
     def _checked(self, cell: NotebookNode, claims: list[str]) -> None:

@@ -22,6 +22,16 @@ async function reachWideFormulas() {
 window.addEventListener("load", reachWideFormulas);
 window.addEventListener("resize", reachWideFormulas);
 
+// A link to a claim opens what it is folded into.
+function openTarget() {
+  const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  if (!target) return;
+  for (let fold = target.closest("details"); fold; fold = fold.parentElement.closest("details")) fold.open = true;
+  target.scrollIntoView();
+}
+window.addEventListener("load", openTarget);
+window.addEventListener("hashchange", openTarget);
+
 // The ledger shows the claims that hold every word asked for.
 function searchLedger() {
   const search = document.querySelector(".ntk-ledger-search");

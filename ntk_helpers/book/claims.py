@@ -116,7 +116,7 @@ def check_estimate(
     arrays = tuple(_samples("samples", each) for each in arrays)
     value = np.asarray(estimate(*arrays), float)
     if not np.isfinite(value).all():
-        raise AssertionError(f"{claim}: measured {value} [{source}]")
+        return _report(claim, str(value), "finite numbers", False, source)
     variance, groups = np.zeros(value.shape), GROUPS
     for k, x in enumerate(arrays):
         parts = np.array_split(np.arange(len(x)), min(len(x), GROUPS))
@@ -160,7 +160,8 @@ def check_slope(
     slope, draws = weights @ y, sum(map(len, rows))
     residuals = y - slope * x - np.average(y - slope * x, weights=s_fit**-2)
     if stats.chi2.sf(((residuals / s_fit) ** 2).sum(), len(rows) - 2) < FALSE_ALARM:
-        raise AssertionError(f"{claim}: no line fits; off by {_list(residuals)}, standard errors {_list(s)}")
+        off = f"no line fits: off by {_list(residuals)}"
+        return _report(claim, off, f"standard errors {_list(s)}", False, source)
     error = np.sqrt((weights**2 * s**2).sum())
     _judge(claim, slope, error, min(map(len, rows)), str(draws), expected, within, source)
 
@@ -233,7 +234,7 @@ def _judge(claim, value, error, groups: int, draws: str, expected, within: float
     if not (np.isfinite(within) and within >= 0):
         raise ValueError(f"within is {within}; expected a tolerance that is not negative.")
     if not np.isfinite(value).all() or not np.isfinite(error).all():
-        raise AssertionError(f"{claim}: measured {value} with standard error {error} [{source}]")
+        return _report(claim, f"{value} with standard error {error}", "finite numbers", False, source)
     if not (error > 0).all():
         raise ValueError(
             f"{claim}: an estimate does not vary over the draws; expected random ones, or `check`."

@@ -152,6 +152,15 @@ def test_claims_leave_the_stream_in_order(tmp_path):
     assert "the gap a &lt; b</span>" in html
     assert "measured <b>1e-17</b>, expected <b>&lt; 1e-12</b>" in html
     assert "Jacot 2018, Thm 1" in html
+    assert html.startswith('<details class="ntk-checked"><summary>2 claims checked</summary><ul')
+
+
+def test_a_single_claim_is_its_own_line(tmp_path):
+    claim = new_output("stream", text=CLAIM.format("a < b"))
+    [folded] = outputs.convert([claim], tmp_path)
+    assert "<summary>the gap a &lt; b</summary><ul" in folded.data["text/html"]
+    [open_] = outputs.convert([claim], tmp_path, fold=False)
+    assert open_.data["text/html"].startswith("<ul")
 
 
 def test_other_outputs_stay(tmp_path):
@@ -203,6 +212,15 @@ def test_hidden_code_is_folded_and_its_output_is_not():
     assert opens.source.startswith('<details class="ntk-hidden">') and closes.source == "</details>"
     assert cell.source == "plot()" and cell.outputs == []
     assert output.metadata.tags == ["remove-input"] and output.outputs[0].text == "1\n"
+
+
+def test_statistics_are_folded_whole():
+    folded = new_code_cell(
+        "check(1)", metadata={"tags": ["hide-cell"]}, outputs=[new_output("stream", text=CLAIM.format(1))]
+    )
+    opens, cell, closes = read(folded)
+    assert opens.source.startswith('<details class="ntk-hidden">') and closes.source == "</details>"
+    assert cell.source == "check(1)" and cell.outputs[0].data["text/html"].startswith("<ul")
 
 
 def test_the_line_under_the_title():

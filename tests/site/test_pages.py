@@ -58,6 +58,16 @@ def test_the_maps_boxes_hold_their_words_and_do_not_overlap():
     assert max(len(word.get_text()) for word in drawing.find_all("tspan")) <= 17
 
 
+def test_the_sidebar_shows_the_parts_of_the_plan(pages):
+    found = pages["index.html"].select_one("nav.bd-links").select(".caption, .toctree-l1 > a")
+    texts = [tag.get_text(strip=True) for tag in found]
+    expected = []
+    for chapter in WRITTEN:
+        expected += [] if chapter.part in expected else [chapter.part]
+        expected.append(f"{chapter.number} {chapter.title}")
+    assert texts[: texts.index("Appendices")] == expected
+
+
 @pytest.mark.parametrize("file", FILES, ids=[file.stem for file in FILES])
 def test_the_ledger_has_every_claim_as_its_page_has_it(pages, file):
     article = pages[f"{file.stem}.html"].find("article")
@@ -65,24 +75,25 @@ def test_the_ledger_has_every_claim_as_its_page_has_it(pages, file):
     assert len(rows) == len(claim_lines(file)) > 0
     for row in rows:
         claim = article.find(id=row["href"].partition("#")[2])
-        measured, expected, tolerance, source = (
-            cell.get_text() for cell in row.find_parent("tr").find_all("td")[1:]
-        )
+        cells = [cell.get_text() for cell in row.find_parent("tr").find_all("td")[1:]]
+        kind, measured, expected, tolerance, _, source = cells
         whole = expected if tolerance == "a bound" else f"{expected} ± {tolerance}"
         assert claim.select_one(".ntk-claim-text").get_text() == f"Checked claim: {row.get_text()}"
-        assert (
-            claim.select_one(".ntk-claim-numbers").get_text()
-            == f"measured {measured}, expected {whole}, source: {source}"
-        )
+        shown = claim.select_one(".ntk-claim-numbers").get_text()
+        assert shown.startswith(f"measured {measured}, expected {whole}")
+        assert shown.endswith(f", source: {source}") and ("draws)" in shown) == (kind == "statistics")
 
 
 def test_the_ledger_counts_what_it_lists(pages):
     article = pages["ledger.html"].find("article")
-    tolerances = [row.find_all("td")[3].get_text() for row in article.select(".ntk-ledger tbody tr")]
+    rows = [row.find_all("td") for row in article.select(".ntk-ledger tbody tr")]
+    kinds, tolerances = ([row[k].get_text() for row in rows] for k in (1, 4))
     counts = list(map(int, re.findall(r"\d+", article.find("strong").find_parent("p").get_text())))
     in_solutions = sum(claim.in_solution for file in FILES for claim in ledger.claims_of(file)[1])
     bounds = tolerances.count("a bound")
-    assert counts == [len(tolerances), len(FILES), len(tolerances) - bounds, bounds, in_solutions]
+    of_kinds = [kinds.count(kind) for kind in ("mathematics", "arithmetic", "statistics")]
+    of_tolerances = [len(tolerances) - bounds, bounds]
+    assert counts == [len(rows), len(FILES), *of_kinds, *of_tolerances, in_solutions]
 
 
 def test_a_claim_is_found_where_it_is_solved(tmp_path):
@@ -99,6 +110,26 @@ def test_a_claim_is_found_where_it_is_solved(tmp_path):
     assert title == "03 Title"
     assert (value.number, value.tolerance, bound.number, bound.tolerance) == (1, "0.1", 2, "a bound")
     assert value.in_solution and value.claim == "a < b"
+
+
+@pytest.mark.parametrize(
+    "compared, expected, tolerance, kind, notices",
+    [
+        ("2 ± 0.1", "2", "0.1", "mathematics", "0.1"),
+        ("2 ± 1e-09", "2", "1e-09", "arithmetic", "1e-09"),
+        ("< 3", "< 3", "a bound", "mathematics", "beyond the bound"),
+        ("< 1e-12", "< 1e-12", "a bound", "arithmetic", "beyond the bound"),
+        ("3 numbers ± 0.2", "3 numbers", "0.2", "mathematics", "0.2"),
+        ("1 ± 0.1 (90 draws; 0.2 would show)", "1", "0.1", "statistics", "0.2, 90 draws"),
+        ("1 ± 0.1 (9 and 5 draws; 0.2 would show)", "1", "0.1", "statistics", "0.2, 9 and 5 draws"),
+        ("> 2 with ± 0.3 (90 draws)", "> 2", "a bound", "statistics", "0.3, 90 draws"),
+        ("< 0.05 (90 draws)", "< 0.05", "a bound", "statistics", "beyond the bound, 90 draws"),
+    ],
+)
+def test_the_ledger_says_of_what_kind_a_claim_is(compared, expected, tolerance, kind, notices):
+    claim = ledger.Claim(1, "a", "1", compared, "s", False)
+    assert (claim.expected, claim.tolerance, claim.kind) == (expected, tolerance, kind)
+    assert claim.notices == notices
 
 
 def test_every_exercise_is_in_the_index(pages):

@@ -52,7 +52,7 @@ def test_a_true_claim_holds_for_other_keys(name):
     assert share(lambda rng: CLAIMS[name](rng, 0.0)) == 1
 
 
-@pytest.mark.parametrize("name", set(CLAIMS) - {"few", "rate"})
+@pytest.mark.parametrize("name", [name for name in CLAIMS if name not in ("few", "rate")])
 def test_an_error_that_would_show_shows(name, capsys):
     CLAIMS[name](RNG(0), 0.0)
     size = float(re.search(r"; (\S+) would show", capsys.readouterr().out)[1])

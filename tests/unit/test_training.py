@@ -1,7 +1,6 @@
 """Training against closed forms and plain loops of optax, ensembles against single runs, records, ends, and
 runs that go on."""
 
-import io
 import os
 import signal
 import subprocess
@@ -585,7 +584,7 @@ loss = lambda f, y: ((f - y) ** 2).mean() + zero()
 x = np.random.default_rng(0).normal(size=(7, 3))
 f, w, file = lambda p, x: jnp.tanh(x @ p), np.ones((3, 1)), sys.argv[1] or None
 run = train(f, w, x, x[:, :1], optax.adam(0.1), 150, loss=loss, checkpoint=file)
-np.save(sys.stdout.buffer, run.batch_losses)
+sys.stdout.buffer.write(run.batch_losses.tobytes())
 """
 
 
@@ -605,8 +604,8 @@ def test_a_killed_run_goes_on(path):
     assert killed.communicate() == (b"", None) and killed.returncode == -signal.SIGKILL
     assert path.exists()
     again = python(path, 0)
-    expected, found = (io.BytesIO(process.communicate()[0]) for process in (whole, again))
-    np.testing.assert_array_equal(np.load(found), np.load(expected))
+    expected, found = (process.communicate()[0] for process in (whole, again))
+    assert len(expected) == 8 * 150 and found == expected
 
 
 # --- the bar

@@ -1,6 +1,7 @@
 """The ledger: every checked claim of the book, from the stored outputs of its notebooks."""
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -14,20 +15,48 @@ from .outputs import CLAIM
 __all__ = ["Claim", "Ledger", "claims_of"]
 
 
+EXACT = 1e-6
+"""A tolerance or a bound below it is of rounding."""
+SAMPLED = re.compile(r" \((?P<draws>[\d and]+) draws(?:; (?P<shows>\S+) would show)?\)$")
+
+
 @dataclass(frozen=True)
 class Claim:
-    """A line that ``check`` printed, its number on the page, and whether it is part of a solution."""
+    """A line that ``check`` or one of its kin printed, its number on the page, and whether it is part of a
+    solution."""
 
     number: int
     claim: str
     measured: str
-    expected: str
+    compared: str
     source: str
     in_solution: bool
 
     @property
+    def expected(self) -> str:
+        return re.split(" ± | with ± ", SAMPLED.sub("", self.compared))[0]
+
+    @property
     def tolerance(self) -> str:
-        return self.expected.partition(" ± ")[2] or "a bound"
+        value, _, tolerance = SAMPLED.sub("", self.compared).partition(" ± ")
+        return "a bound" if value.startswith(("<", ">")) or not tolerance else tolerance
+
+    @property
+    def kind(self) -> str:
+        """Statistics takes samples, arithmetic holds to rounding, and the rest is mathematics."""
+        if SAMPLED.search(self.compared):
+            return "statistics"
+        size = self.expected[2:] if self.tolerance == "a bound" else self.tolerance
+        return "arithmetic" if abs(float(size)) <= EXACT else "mathematics"
+
+    @property
+    def notices(self) -> str:
+        """The smallest error that the claim would notice: in nine cases of ten, where numbers are random."""
+        sampled = SAMPLED.search(self.compared)
+        if sampled is None:
+            return self.tolerance if self.tolerance != "a bound" else "beyond the bound"
+        room = SAMPLED.sub("", self.compared).partition("± ")[2]
+        return f"{sampled['shows'] or room or 'beyond the bound'}, {sampled['draws']} draws"
 
 
 def claims_of(notebook: Path) -> tuple[str, list[Claim]]:
@@ -63,6 +92,7 @@ class Ledger(SphinxDirective):
         ]
 
 
+HEADS = ("Claim", "Kind", "Measured", "Expected", "Tolerance", "Would notice", "Source")
 _SEARCH = (
     '<p class="ntk-ledger-search">'
     '<label>Show the claims with <input type="search" autocomplete="off"></label> '
@@ -72,9 +102,12 @@ _SEARCH = (
 
 def _counts(ledger: list[list[Claim]]) -> str:
     claims = [claim for part in ledger for claim in part]
+    kinds = Counter(claim.kind for claim in claims)
     bounds = sum(claim.tolerance == "a bound" for claim in claims)
     return (
         f"**{len(claims)} claims** in {len(ledger)} notebooks: "
+        f"{kinds['mathematics']} of mathematics, {kinds['arithmetic']} of arithmetic, "
+        f"{kinds['statistics']} of statistics; "
         f"{len(claims) - bounds} compare with a value, {bounds} with a bound; "
         f"{sum(claim.in_solution for claim in claims)} are in solutions of exercises."
     )
@@ -86,9 +119,7 @@ def _section(stem: str, title: str, claims: list[Claim]) -> nodes.section:
     )
     section["names"] = list(section["ids"])
     rows = "".join(_row(stem, claim) for claim in claims)
-    heads = "".join(
-        f'<th scope="col">{head}</th>' for head in ("Claim", "Measured", "Expected", "Tolerance", "Source")
-    )
+    heads = "".join(f'<th scope="col">{head}</th>' for head in HEADS)
     table = (
         '<div class="pst-scrollable-table-container" tabindex="0" role="region" '
         f'aria-label="Claims of {escape(title)}"><table class="table ntk-ledger">'
@@ -99,8 +130,6 @@ def _section(stem: str, title: str, claims: list[Claim]) -> nodes.section:
 
 
 def _row(stem: str, claim: Claim) -> str:
-    expected = claim.expected.partition(" ± ")[0]
-    cells = "".join(
-        f"<td>{escape(text)}</td>" for text in (claim.measured, expected, claim.tolerance, claim.source)
-    )
+    texts = (claim.kind, claim.measured, claim.expected, claim.tolerance, claim.notices, claim.source)
+    cells = "".join(f"<td>{escape(text)}</td>" for text in texts)
     return f'<tr><td><a href="{stem}.html#claim-{claim.number}">{escape(claim.claim)}</a></td>{cells}</tr>'

@@ -24,12 +24,15 @@ CLAIM = re.compile(
 CAPTION = re.compile(r"<figcaption[^>]*>(.*?)</figcaption>", re.S)
 
 
-def convert(outputs: list, images: Path, first_claim: int = 1) -> list:
-    """Return the outputs as the site shows them; image files are written to `images`."""
+def convert(outputs: list, images: Path, first_claim: int = 1, fold: bool = True) -> list:
+    """Return the outputs as the site shows them; image files are written to `images`.
+
+    Claims are one line that opens, where `fold` does not say that they are inside such a line already.
+    """
     converted = []
     for output in outputs:
         if output["output_type"] == "stream" and output["name"] == "stdout":
-            new = _stdout(output["text"], first_claim)
+            new = _stdout(output["text"], first_claim, fold)
             first_claim += count_claims(output)
         else:
             new = [_display(output, images)]
@@ -42,18 +45,25 @@ def count_claims(output) -> int:
     return sum(CLAIM.match(line) is not None for line in output.get("text", "").splitlines())
 
 
-def _stdout(text: str, number: int) -> list:
+def _stdout(text: str, number: int, fold: bool) -> list:
     """Split a stream into claims and everything else, in order."""
     outputs = []
     for is_claims, group in groupby(text.splitlines(), lambda line: CLAIM.match(line) is not None):
         lines = list(group)
         if is_claims:
-            html = claims_html(lines, number)
+            html = _folded(claims_html(lines, number), lines) if fold else claims_html(lines, number)
             number += len(lines)
             outputs.append(nbformat.v4.new_output("display_data", data={"text/html": html}))
         elif any(line.strip() for line in lines):
             outputs.append(nbformat.v4.new_output("stream", text="\n".join(lines) + "\n"))
     return outputs
+
+
+def _folded(html: str, lines: list[str]) -> str:
+    """One line for the claims of a cell: the only claim itself, or how many there are."""
+    one = escape(CLAIM.match(lines[0])["claim"])
+    summary = one if len(lines) == 1 else f"{len(lines)} claims checked"
+    return f'<details class="ntk-checked"><summary>{summary}</summary>{html}</details>'
 
 
 def claims_html(lines: list[str], number: int = 1) -> str:

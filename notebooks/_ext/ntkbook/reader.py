@@ -29,7 +29,7 @@ def read(text: str, images: str) -> nbformat.NotebookNode:
             claims += _code(cell, Path(images), claims)
         elif cell.cell_type == "markdown":
             cell.source = _doors(markdown.convert(cell.source))
-        converted += _hide_input(cell) if _has(cell, "hide-input") else [cell]
+        converted += _shown(cell)
         if _has(cell, "solution") and not _has(after, "solution"):
             converted.append(_raw("</details>"))
     notebook.cells = converted
@@ -44,8 +44,16 @@ def _code(cell, images: Path, first_claim: int) -> int:
     """Convert a code cell in place and return how many claims it holds."""
     count = sum(map(outputs.count_claims, cell.outputs))
     cell.source = FORM_TITLE.sub("", cell.source)
-    cell.outputs = outputs.convert(cell.outputs, images, first_claim)
+    fold = not (_has(cell, "solution") or _has(cell, "hide-cell"))
+    cell.outputs = outputs.convert(cell.outputs, images, first_claim, fold)
     return count
+
+
+def _shown(cell) -> list:
+    if _has(cell, "hide-cell"):
+        opens = _raw('<details class="ntk-hidden"><summary>Show the statistics</summary>')
+        return [opens, cell, _raw("</details>")]
+    return _hide_input(cell) if _has(cell, "hide-input") else [cell]
 
 
 def _hide_input(cell) -> list:

@@ -1,0 +1,67 @@
+"""tools/trials.py and tools/planted.py: errors are planted, claims that notice are counted."""
+
+import json
+import shutil
+from pathlib import Path
+
+import nbformat
+import planted
+import pytest
+import trials
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+ROOT = Path(__file__).resolve().parents[2]
+CELLS = [
+    'from ntk_helpers.book import check\nimport numpy as np\ncheck("one", 1, 1.0, tol=1e-9, source="s")',
+    "from ntk_helpers.theory import weak_features_risk\n"
+    "risk = weak_features_risk(n=40, p=20, signal=1.0, left_out=0.0, noise=0.25).total\n"
+    'check("risk", risk, 5 / 19, tol=1e-9, source="s")',
+    'check("this draw", np.random.default_rng(0).normal(), 0.12573, tol=1e-4, source="s")',
+    "if risk != 0.25 * 20 / 19: raise RuntimeError('of a wrong risk')\n"
+    'check("last", 2, 2.0, tol=1e-9, source="s")',
+]
+
+
+def claim(text):
+    return new_output("stream", name="stdout", text=f"✓ {text}: measured 1, expected 1 ± 1 [s]\n")
+
+
+@pytest.fixture
+def notebook(tmp_path, monkeypatch):
+    monkeypatch.setattr(trials, "ROOT", tmp_path)
+    shutil.copytree(ROOT / "ntk_helpers", tmp_path / "ntk_helpers")
+    (tmp_path / "notebooks" / "stored").mkdir(parents=True)
+    texts = ["one", "risk", "this draw", "last"]
+    cells = [new_code_cell(source, outputs=[claim(text)]) for source, text in zip(CELLS, texts)]
+    path = tmp_path / "notebooks" / "03_title.ipynb"
+    nbformat.write(new_notebook(cells=[new_markdown_cell("# 03"), *cells]), path)
+    return path
+
+
+def test_each_error_stands_where_it_says(tmp_path):
+    assert len(planted.ERRORS) >= 15
+    assert len({error.name for error in planted.ERRORS}) == len(planted.ERRORS)
+    for error in planted.ERRORS:
+        package = tmp_path / error.name
+        shutil.copytree(ROOT / "ntk_helpers", package)
+        error.plant(package)
+        compile((package / error.file).read_text(encoding="utf-8"), error.file, "exec")
+    with pytest.raises(ValueError, match="expected once"):
+        error.plant(package)
+
+
+def test_claims_that_notice_are_counted(notebook, monkeypatch, capsys):
+    error = next(error for error in planted.ERRORS if error.name == "n-for-n-minus-1")
+    monkeypatch.setattr(trials, "ERRORS", [error])
+    [row] = trials.compute("planted", [notebook])
+    assert (row["trial"], row["claims"], row["failed"]) == ("n-for-n-minus-1", 4, [[2, "risk"]])
+    assert row["lost"] == [[4, "last"]] and row["errors"] == ["RuntimeError: of a wrong risk"]
+    monkeypatch.setattr(trials, "KEYS", [1])
+    [keys] = trials.compute("keys", [notebook])
+    assert (keys["failed"], keys["lost"], keys["errors"]) == ([[3, "this draw"]], [], [])
+    trials.collect()
+    stored = json.loads((notebook.parent / "stored" / "trials.json").read_text())
+    assert [row["trial"] for row in stored["rows"]] == ["keys-1", "n-for-n-minus-1"]
+    monkeypatch.setattr(trials, "trial", None)  # what is finished is not tried again
+    assert trials.compute("planted", [notebook]) == [row]
+    capsys.readouterr()
