@@ -105,6 +105,15 @@ def tags(cell: NotebookNode) -> set[str]:
     return set(cell.metadata.get("tags", []))
 
 
+def in_sight(chapter: Chapter) -> list[NotebookNode]:
+    """The cells of the story whose code a page shows."""
+    return [cell for cell in chapter.story if not tags(cell) & {"hide-input", "hide-cell"}]
+
+
+def lines_of(cell: NotebookNode) -> int:
+    return sum(bool(line.strip()) for line in cell.source.splitlines())
+
+
 def stdout(cell: NotebookNode) -> list[str]:
     return [
         line for output in cell.outputs if output.get("name") == "stdout" for line in output.text.splitlines()
@@ -140,8 +149,7 @@ def cell_lengths(chapter: Chapter) -> Iterator[str]:
     for cell in chapter.code:
         if (lines := cell.source.count("\n") + 1) > CELL_LINES:
             yield f"cell {cell.execution_count} has {lines} lines, more than {CELL_LINES}"
-    visible = [cell.source.splitlines() for cell in chapter.story if not tags(cell) & {"hide-input", "hide-cell"}]
-    lengths = [sum(bool(line.strip()) for line in lines) for lines in visible]
+    lengths = [lines_of(cell) for cell in in_sight(chapter)]
     if lengths and median(lengths) > MEDIAN_LINES:
         yield f"the median visible cell has {median(lengths)} lines, more than {MEDIAN_LINES}"
 
@@ -267,8 +275,8 @@ def time(chapter: Chapter) -> Iterator[str]:
 def calm(chapter: Chapter) -> Iterator[str]:
     if chapter.name[:2] not in SECOND:
         return
-    shown = [cell for cell in chapter.story if not tags(cell) & {"hide-input", "hide-cell"}]
-    lengths = [sum(bool(line.strip()) for line in cell.source.splitlines()) for cell in shown]
+    shown = in_sight(chapter)
+    lengths = [lines_of(cell) for cell in shown]
     for cell, length in zip(shown, lengths):
         if length > CALM_LINES:
             yield f"visible cell {cell.execution_count} has {length} lines, more than {CALM_LINES}"
