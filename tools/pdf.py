@@ -31,9 +31,9 @@ TITLE = f"""
 <section class="colophon">
 <p>This is the printed form of <a href="{PROJECT["urls"]["Homepage"]}">an executable book</a>. Each chapter is
 a notebook, and every line with a check mark was computed by it. What needs a screen is left out here: the
-code that sets a chapter up and draws its figures, the statistics that a page folds away, which the notebooks
-have, and the positions of a slider between those that are shown. Solutions are at the end, so that an
-exercise can be read without them.</p>
+code that sets a chapter up, draws its figures and computes its statistics, which the notebooks have, and the
+positions of a slider between those that are shown. Solutions are at the end, so that an exercise can be read
+without them.</p>
 <p>Text and figures: <a href="https://creativecommons.org/licenses/by/4.0/">CC BY 4.0</a>. Code: MIT. Source:
 <a href="{PROJECT["urls"]["Repository"]}">{PROJECT["urls"]["Repository"]}</a></p></section>
 """
@@ -59,8 +59,11 @@ def article(site: Path, page: str, pages: set[str]) -> Tag:
     found["id"] = page
     for slider in found.select(".ntk-slider"):
         _frames(slider)
-    for checked in found.select("details.ntk-checked"):
-        checked.replace_with(checked.find("ul"))
+    for fold in found.select("details.ntk-checked, details.ntk-hidden"):
+        for claims in fold.select("ul.ntk-claims"):
+            fold.insert_before(claims.extract())
+        if "ntk-checked" in fold["class"]:
+            fold.extract()
     for tag in found.select(LEFT_OUT):
         tag.extract()
     for doors in found.select(".ntk-doors"):

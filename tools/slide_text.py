@@ -30,7 +30,7 @@ __all__ = [
 PARSER = MarkdownIt("commonmark").enable("table").use(dollarmath_plugin, allow_labels=True)
 INTERNAL_LINK = re.compile(r"\[([^\[\]]+)\]\((?=[\w#])(?:[\w./-]+\.(?:ipynb|md))?(?:#[\w-]+)?\)")
 SENTENCE_END = re.compile(r"(?<=[.?!])\s+(?=[A-Z$*`“\"]|\([A-Z])|(?<=[.?!]\))\s+(?=[A-Z$])")
-SLIDE_LINES, LINE_LETTERS, SHORT_LETTERS = 14.5, 80, 60
+SLIDE_LINES, LINE_LETTERS, SHORT_LETTERS = 13.8, 80, 60
 
 
 @dataclass
@@ -102,7 +102,8 @@ def _without_links(text: str, names: dict[str, str]) -> str:
     text = EQUATION_ANCHOR.sub("", text)
     text = EQUATION.sub(lambda match: f"({names[match[1]]})", text)
     text = CITATION.sub(r"\1", text)
-    text = REFERENCE.sub(lambda match: names[match[1]], text)
+    # An appendix has no slides, and so no numbers: a reference to it keeps its words.
+    text = REFERENCE.sub(lambda match: names.get(match[1], match[0]), text)
     return INTERNAL_LINK.sub(r"\1", text)
 
 
@@ -134,7 +135,8 @@ def height(text: str) -> float:
     if text.startswith("$$"):
         return 1.5 + 1.8 * (1 + text.count(r"\\"))
     letters = len(re.sub(r"\\[a-zA-Z]+|[{}$^_\\*`]", "", text))
-    return math.ceil(letters / LINE_LETTERS) + 0.5
+    wider = 0.8 * sum(map(len, re.findall(r"`[^`]+`", text)))  # letters of code
+    return math.ceil((letters + wider) / LINE_LETTERS) + 0.5
 
 
 def claim_height(line: str) -> float:

@@ -85,7 +85,7 @@ def test_a_chapter_became_a_page_of_the_book(pages, name):
     assert article.select("ul.ntk-claims li[id]")
     exercises = article.select(".ntk-exercise")
     assert exercises
-    assert len(article.select("details.ntk-solution:not([open]) ul.ntk-claims")) == len(exercises)
+    assert len(article.select("details.ntk-solution:not([open]):has(ul.ntk-claims)")) == len(exercises)
     assert not article.select(".tag_colab-only")
     assert "✓ " not in "".join(pre.get_text() for pre in article.find_all("pre"))
     assert "#@title" not in article.get_text()

@@ -144,7 +144,7 @@ def test_it_has_the_pages_that_two_chapters_take(printed):
 def test_formulas_are_described_by_their_tex(site, printed):
     objects = (printed.get_object(number) for number in range(1, printed.trailer["/Size"]))
     described = [each["/Alt"] for each in objects if isinstance(each, dict) and "/Alt" in each]
-    assert r"\Theta(x, x')" in described
+    assert r"\hat\Theta(x, x')" in described
     formulas = sum(
         (site / f"{page}.html").read_text(encoding="utf-8").count('<span class="math ') for page in PAGES
     )
