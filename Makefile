@@ -41,8 +41,8 @@ pdf: $(PDF) ## print the book to notebooks/_build/ntk-book.pdf (needs Chromium)
 
 offline: $(OFFLINE) ## pack the site into notebooks/_build/ntk-book-offline.zip, to be read without a server
 
-check: lint ## before a commit: format, lint, types, page lint, and what a change to the package can break
-	$(PY) -m pytest tests/unit $(WORKERS) --ignore tests/unit/test_project.py
+check: lint ## before a commit: format, lint, types, page lint, and the quick unit tests
+	$(PY) -m pytest tests/unit -m 'not slow' $(WORKERS) --ignore tests/unit/test_project.py
 
 lint: $(READY) ## format, lint, types and page lint alone
 	$(PY) -m ruff format --check

@@ -3,6 +3,7 @@
 Each replaces one piece of text, which stands once in its file.
 """
 
+import ast
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,13 +22,35 @@ class Error:
 
     def plant(self, package: Path) -> None:
         """Change the file in a copy of the package; `ValueError` where the text does not stand there once."""
-        path = package / self.file
-        text = path.read_text(encoding="utf-8")
+        text = self._text(package)
+        (package / self.file).write_text(text.replace(self.old, self.new), encoding="utf-8")
+
+    def mark(self, package: Path) -> None:
+        """Let the function around the error add its name to the set `builtins.reached` when it is called.
+        Where there is none, the import does."""
+        text = self._text(package)
+        lines = text.splitlines(keepends=True)
+        line = text[: text.index(self.old)].count("\n") + 1
+        around = [
+            node
+            for node in ast.walk(ast.parse(text))
+            if isinstance(node, ast.FunctionDef) and node.body[0].lineno <= line <= node.end_lineno
+        ]
+        if around:
+            first = min(around, key=lambda node: node.end_lineno - node.lineno).body[0]
+            at, indent = first.lineno - 1, " " * first.col_offset
+        else:
+            at, indent = len(lines), ""
+        lines.insert(at, f"{indent}__import__('builtins').reached.add({self.name!r})\n")
+        (package / self.file).write_text("".join(lines), encoding="utf-8")
+
+    def _text(self, package: Path) -> str:
+        text = (package / self.file).read_text(encoding="utf-8")
         if text.count(self.old) != 1:
             raise ValueError(
                 f"{self.old!r} stands {text.count(self.old)} times in {self.file}; expected once."
             )
-        path.write_text(text.replace(self.old, self.new), encoding="utf-8")
+        return text
 
 
 ERRORS = [
@@ -163,5 +186,138 @@ ERRORS = [
         "learning/_spectrum.py",
         "np.linalg.eigh((matrix + matrix.T) / 2)",
         "np.linalg.eigh(((matrix + matrix.T) / 2).astype(np.float32))",
+    ),
+    Error(
+        "independent-backward",
+        "in drawn kernels, the weights of the way back are drawn anew",
+        "finite/sampling.py",
+        "return rest + (d @ self.z.T - rest @ self.q) @ self.q.T",
+        "return rest",
+    ),
+    Error(
+        "first-parameter",
+        "the kernel of given parameters leaves the first of their arrays out",
+        "finite/_methods.py",
+        "for each in plans), jnp.zeros(()))",
+        "for each in plans[1:]), jnp.zeros(()))",
+    ),
+    Error(
+        "sum-for-trace",
+        "the trace over outputs is their sum in place of their mean",
+        "finite/_methods.py",
+        'kernel / a.outputs if a.output == "trace" else kernel',
+        "kernel",
+    ),
+    Error(
+        "tanh-slopes",
+        "E[φ'φ'] of activations without a closed form is 3 % too small",
+        "networks/numerical.py",
+        "return self._add_octaves(total, a, b, b.above, lambda *terms: _left(*terms, gap, plus))",
+        "return 0.97 * self._add_octaves(total, a, b, b.above, lambda *terms: _left(*terms, gap, plus))",
+    ),
+    Error(
+        "meanfield-bias",
+        "variances travel through layers without σ_b²",
+        "theory/meanfield.py",
+        "q = w2 * q_hat + b2",
+        "q = w2 * q_hat",
+    ),
+    Error(
+        "chi-without-weights",
+        "χ₁ at the fixed point forgets σ_w²",
+        "theory/meanfield.py",
+        'chi_1 = w2 * maps("slope"',
+        'chi_1 = maps("slope"',
+    ),
+    Error(
+        "condition-of-m",
+        "the condition number counts a point as its own neighbour",
+        "theory/meanfield.py",
+        "self.theta + (m - 1) * self.theta_ab",
+        "self.theta + m * self.theta_ab",
+    ),
+    Error(
+        "depth-scale",
+        "depth scales are those of squares: 2 in place of 1",
+        "theory/meanfield.py",
+        "return -1 / math.log(rate)",
+        "return -2 / math.log(rate)",
+    ),
+    Error(
+        "ridge-per-point",
+        "the ridge of least squares is multiplied by the number of points",
+        "learning/regression.py",
+        "(self.eigenvalues + ridge[..., None])",
+        "(self.eigenvalues + len(self.targets) * ridge[..., None])",
+    ),
+    Error(
+        "wide-features",
+        "the arguments of random features have variance 2 in place of 1",
+        "learning/regression.py",
+        "return phi(x @ w.T)",
+        "return phi(2**0.5 * (x @ w.T))",
+    ),
+    Error(
+        "hermite-mean",
+        "an activation's mean counts as its nonlinear part",
+        "theory/random_features.py",
+        "whole - zeroth - first",
+        "whole - first",
+    ),
+    Error(
+        "linear-over-whole",
+        "ζ² is the linear part over the whole, not over the rest",
+        "theory/random_features.py",
+        "zeta2 = mu1 / rest",
+        "zeta2 = mu1 / (mu1 + rest)",
+    ),
+    Error(
+        "bias-not-squared",
+        "the bias of ridge regression is not squared",
+        "theory/risk.py",
+        "(b * s * (kappa / (s + kappa)) ** 2).sum()",
+        "(b * s * (kappa / (s + kappa))).sum()",
+    ),
+    Error(
+        "forgotten-atom",
+        "descent forgets what lies outside the span of the data",
+        "theory/risk.py",
+        "return bulk + signal * max(1 - 1 / gamma, 0.0)",
+        "return bulk",
+    ),
+    Error(
+        "time-of-momentum",
+        "time of flow forgets the momentum's 1/(1 - m)",
+        "learning/conventions.py",
+        "return found * learning_rate / (1 - momentum)",
+        "return found * learning_rate",
+    ),
+    Error(
+        "determinant",
+        "the likelihood counts log det twice",
+        "learning/gp.py",
+        "constant = jnp.log(jnp.diagonal(root)).sum()",
+        "constant = 2 * jnp.log(jnp.diagonal(root)).sum()",
+    ),
+    Error(
+        "noisy-posterior",
+        "the posterior of the function carries the noise of the targets",
+        "learning/gp.py",
+        "k_test - half.T @ half, root",
+        "k_test + noise * jnp.eye(len(k_test)) - half.T @ half, root",
+    ),
+    Error(
+        "twice-the-flow",
+        "gradient flow on a general loss runs at twice its speed",
+        "learning/flow.py",
+        "return -back(_called(slope, outputs(w)))",
+        "return -2 * back(_called(slope, outputs(w)))",
+    ),
+    Error(
+        "loss-without-half",
+        "networks are trained on twice the loss that is asked for",
+        "learning/training/_descent.py",
+        "((outputs - y) ** 2).sum() / 2",
+        "((outputs - y) ** 2).sum()",
     ),
 ]

@@ -4,9 +4,10 @@
     python tools/trials.py planted [NAME ...]   once with each error of tools/planted.py: which claims notice?
 
 A claim that fails does not stop a trial. It takes hours: one notebook after the other, each trial a file in
-.stored/trials/, so that a run which was stopped goes on. Each call ends by writing what is finished
-to notebooks/stored/trials.json, with the date, the versions and a hash of the numbers; `keys`
-exits with 1 where a claim failed.
+.stored/trials/, so that a run which was stopped goes on; two calls with different names may run side by side.
+An error in code that a notebook does not call is not planted for it. Each call ends by writing what is
+finished to notebooks/stored/trials.json, with the date, the versions and a hash of the numbers; `keys` exits
+with 1 where a claim failed.
 """
 
 import argparse
@@ -17,7 +18,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -34,8 +35,11 @@ from ntk_helpers.book import digest
 
 ROOT = Path(__file__).resolve().parent.parent
 KEYS = range(1, 6)
+UNCHANGED = "unchanged"  # the trial that only sees which code is called
 SAID = re.compile(r"^([✓✗]) (.+?): measured ", re.M)
 PRELUDE = """
+import builtins
+builtins.reached = set()
 import jax, numpy as np
 import ntk_helpers.book.claims as claims
 key, generator = jax.random.key, np.random.default_rng
@@ -45,17 +49,24 @@ def report(claim, measured, expected, holds, source):
     print("✓" if holds else "✗", f"{{claim}}: measured {{measured}}, expected {{expected}} [{{source}}]")
 claims._report = report
 """
+REACHED = "print(*sorted(builtins.reached))"
 
 
 def trial(path: Path, shift: int, package: Path) -> dict:
-    """The claims of a notebook that fail and those that are not reached, by number, and the errors of cells.
+    """The claims of a notebook that fail and those that are not reached, by number, the errors of cells, and
+    the marks that were called.
 
     The random numbers are those of keys moved by 1000 times `shift`; `package` is the one that is imported.
     """
     stored = nbformat.read(path, as_version=4)
     tried = nbformat.from_dict(stored)
     tried.cells.insert(0, new_code_cell(PRELUDE.format(shift=shift)))
-    with environment(PYTHONPATH=str(package.parent)):
+    tried.cells.append(new_code_cell(REACHED))
+    programs = {  # most of a trial's programs are those of the trial before
+        "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".stored" / "programs"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+    }
+    with environment(PYTHONPATH=str(package.parent), **programs):
         client = NotebookClient(
             tried,
             kernel_manager_class=notebooks.BookKernel,
@@ -66,9 +77,10 @@ def trial(path: Path, shift: int, package: Path) -> dict:
             resources={"metadata": {"path": str(path.parent)}},
         )
         client.execute()
-    found: dict[str, list] = {"failed": [], "lost": [], "errors": []}
+    reached = "".join(output.get("text", "") for output in tried.cells[-1].outputs).split()
+    found: dict[str, list] = {"failed": [], "lost": [], "errors": [], "reached": reached}
     number = 0
-    for before, after in zip(stored.cells, tried.cells[1:]):
+    for before, after in zip(stored.cells, tried.cells[1:-1]):
         said = claims_of(after)
         for k, (_, text) in enumerate(claims_of(before)):
             number += 1
@@ -102,58 +114,85 @@ def environment(**values: str) -> Iterator[None]:
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
-def trials(kind: str) -> Iterator[tuple[str, int, object]]:
-    """Name, shift of keys and planted error of each trial."""
-    if kind == "keys":
-        yield from ((f"keys-{shift}", shift, None) for shift in KEYS)
-    else:
-        yield from ((error.name, 0, error) for error in ERRORS)
-
-
-def sources() -> str:
-    """What a finished trial holds for: the package's text."""
+def code_of(path: Path) -> str:
+    """A hash of what a finished trial holds for: the package's text and the code of the notebook."""
     files = sorted((ROOT / "ntk_helpers").rglob("*.py"))
-    return sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    cells = nbformat.read(path, as_version=4).cells
+    code = [cell.source.encode() for cell in cells if cell.cell_type == "code"]
+    return sha256(b"".join([file.read_bytes() for file in files] + code)).hexdigest()[:12]
 
 
-def compute(kind: str, paths: list[Path]) -> list[dict]:
-    """The trials of one kind; those that are finished for this package and this notebook are read."""
-    folder, rows, of_package = ROOT / ".stored" / "trials", [], sources()
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in paths:
-        holds_for = sha256(path.read_bytes()).hexdigest()[:12] + of_package[:12]
-        for name, shift, error in trials(kind):
-            file = folder / f"{path.stem}_{name}.json"
-            row = json.loads(file.read_text()) if file.exists() else {}
-            if row.get("holds_for") != holds_for:
-                with tempfile.TemporaryDirectory() as copy:
-                    package = Path(copy) / "ntk_helpers"
-                    shutil.copytree(
-                        ROOT / "ntk_helpers", package, ignore=shutil.ignore_patterns("__pycache__")
-                    )
-                    if error:
-                        error.plant(package)
-                    row = {"trial": name, "holds_for": holds_for} | trial(path, shift, package)
-                file.write_text(json.dumps(row))
-            print(f"{path.stem} {name}: {len(row['failed'])} of {row['claims']} claims fail, "
-                  f"{len(row['lost'])} are not reached", flush=True)  # fmt: skip
-            rows.append(row)
-    return rows
+def finished(
+    path: Path, name: str, shift: int = 0, change: Callable[[Path], None] = lambda package: None
+) -> dict:
+    """One trial of a notebook with a copy of the package that `change` has changed; read, if it was made."""
+    file = ROOT / ".stored" / "trials" / f"{path.stem}_{name}.json"
+    row = json.loads(file.read_text()) if file.exists() else {}
+    if row.get("code") != (code := code_of(path)):
+        with tempfile.TemporaryDirectory() as copy:
+            package = Path(copy) / "ntk_helpers"
+            shutil.copytree(ROOT / "ntk_helpers", package, ignore=shutil.ignore_patterns("__pycache__"))
+            change(package)
+            row = {"trial": name, "code": code} | trial(path, shift, package)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(row))
+    print(f"{path.stem} {name}: {len(row['failed'])} of {row['claims']} claims fail, "
+          f"{len(row['lost'])} are not reached", flush=True)  # fmt: skip
+    return row
+
+
+def with_keys(path: Path) -> list[dict]:
+    """The trials of a notebook with other keys."""
+    return [finished(path, f"keys-{shift}", shift) for shift in KEYS]
+
+
+def with_errors(path: Path) -> list[dict]:
+    """The trials of a notebook with each error in code that it calls."""
+
+    def mark(package: Path) -> None:
+        for error in ERRORS:
+            error.mark(package)
+
+    called = finished(path, UNCHANGED, change=mark)["reached"]
+    return [finished(path, error.name, change=error.plant) for error in ERRORS if error.name in called]
 
 
 def collect() -> None:
-    """Write what is finished, one trial a line."""
-    files = sorted((ROOT / ".stored" / "trials").glob("*.json"))
-    rows = [json.loads(file.read_text()) for file in files]
+    """Write what is finished and still holds, one trial a line, with the claims that were tried and the
+    errors."""
+    paths = {path.stem: path for path in notebooks.chapters([], ROOT / "notebooks")}
+    codes = {stem: code_of(path) for stem, path in paths.items()}
+    rows = [json.loads(file.read_text()) for file in sorted((ROOT / ".stored" / "trials").glob("*.json"))]
+    rows = [row for row in rows if codes.get(row["notebook"]) == row.pop("code")]
+    tried = sorted({row["notebook"] for row in rows if row["trial"] == UNCHANGED})
     about = {
         "command": "python tools/trials.py",
         "date": datetime.now(UTC).date().isoformat(),
         "versions": {name: importlib.metadata.version(name) for name in ("jax", "numpy", "ntk-helpers")},
         "sha256": digest(rows),
     }
-    lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    claims = {
+        stem: [text for cell in nbformat.read(paths[stem], as_version=4).cells for _, text in claims_of(cell)]
+        for stem in tried
+    }
+    parts = [
+        f'"about": {json.dumps(about)}',
+        '"errors": {\n' + _lines([f"{_json(e.name)}: {_json([e.wrong, e.file])}" for e in ERRORS]) + "\n}",
+        '"claims": {\n'
+        + _lines([f"{_json(stem)}: {_json(texts)}" for stem, texts in claims.items()])
+        + "\n}",
+        '"rows": [\n' + _lines(list(map(_json, rows))) + "\n]",
+    ]
     target = ROOT / "notebooks" / "stored" / "trials.json"
-    target.write_text(f'{{"about": {json.dumps(about)},\n"rows": [\n{lines}\n]}}\n', encoding="utf-8")
+    target.write_text("{" + _lines(parts) + "}\n", encoding="utf-8")
+
+
+def _json(value) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _lines(items: list[str]) -> str:
+    return ",\n".join(items)
 
 
 def main() -> int:
@@ -163,7 +202,12 @@ def main() -> int:
     parser.add_argument("kind", choices=["keys", "planted"])
     parser.add_argument("names", nargs="*", metavar="NAME")
     arguments = parser.parse_args()
-    rows = compute(arguments.kind, notebooks.chapters(arguments.names, ROOT / "notebooks"))
+    kinds = {"keys": with_keys, "planted": with_errors}
+    rows = [
+        row
+        for path in notebooks.chapters(arguments.names, ROOT / "notebooks")
+        for row in kinds[arguments.kind](path)
+    ]
     collect()
     failed = [row for row in rows if row["failed"]]
     for row in failed if arguments.kind == "keys" else []:

@@ -73,6 +73,7 @@ def workflow(name: str) -> dict:
     return yaml.safe_load((WORKFLOWS / name).read_text())
 
 
+@pytest.mark.slow
 def test_workflows_are_valid(tmp_path):
     check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.github-workflows"]
     assert subprocess.run([*check, *WORKFLOWS.iterdir()]).returncode == 0

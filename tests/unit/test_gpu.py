@@ -20,6 +20,7 @@ def out(tmp_path):
     return tmp_path / "gpu.json"
 
 
+@pytest.mark.slow
 def test_a_tiny_run_checks_and_times_everything_and_stores_it(out, monkeypatch):
     every = dict(gpu_checks.checked_kernels(gpu_checks.TINY))
     kept = (

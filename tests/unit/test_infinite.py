@@ -211,6 +211,7 @@ def test_gradient_at_a_zero_input(net, kernel, x1):
 
 
 @pytest.mark.parametrize("name", activation_names())
+@pytest.mark.slow
 def test_gradients_are_finite_at_equal_antipodal_and_zero_inputs_and_right_elsewhere(name, x1, x2):
     weights = jnp.asarray([1.0, 2.0, 3.0, 4.0])
 

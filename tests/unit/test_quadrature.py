@@ -244,6 +244,7 @@ def test_a_second_call_compiles_nothing():
             assert len(compiled) == before
 
 
+@pytest.mark.slow
 def test_a_name_registered_again_has_the_new_activation(monkeypatch, x1):
     monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
     net = None

@@ -67,11 +67,13 @@ def least_p_value(net, x, draws):
     ],
     ids=str,
 )
+@pytest.mark.slow
 def test_law_is_that_of_direct_sampling(net, draws, x1):
     """7 statistics at 1e-5."""
     assert least_p_value(net, x1[:3], draws) > 1e-5
 
 
+@pytest.mark.slow
 def test_the_same_test_rejects_independent_weights_in_the_backward_pass(x1, monkeypatch):
     def independent(self, d, gram):
         return sampling._root(gram) @ self.rest

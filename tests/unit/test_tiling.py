@@ -161,6 +161,7 @@ assert all(batch == (8, 8) for batch in batches[:-1]) and len(batches) >= 8
 """
 
 
+@pytest.mark.slow
 def test_eight_devices_equal_one_and_all_work(path):
     assert python(ON_DEVICES, path, devices=8).wait() == 0
     assert len(journaled(path)) >= 64
@@ -194,6 +195,7 @@ def in_two_processes(path, block):
     assert [process.wait() for process in both] == [0, 0]
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_blocks_of_one_file(path):
     in_two_processes(path, 6)
     theirs = [line.split()[:2] for line in Path(f"{path}.blocks.1").read_text().split("\n")[1:]]

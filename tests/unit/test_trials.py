@@ -45,26 +45,33 @@ def test_each_error_stands_where_it_says(tmp_path):
     assert len(planted.ERRORS) >= 15
     assert len({error.name for error in planted.ERRORS}) == len(planted.ERRORS)
     for error in planted.ERRORS:
-        package = tmp_path / error.name
-        shutil.copytree(ROOT / "ntk_helpers", package)
-        error.plant(package)
-        compile((package / error.file).read_text(encoding="utf-8"), error.file, "exec")
+        for change in (error.mark, error.plant):
+            package = tmp_path / error.name / change.__name__
+            shutil.copytree(ROOT / "ntk_helpers", package)
+            change(package)
+            compile((package / error.file).read_text(encoding="utf-8"), error.file, "exec")
     with pytest.raises(ValueError, match="expected once"):
         error.plant(package)
 
 
+@pytest.mark.slow
 def test_claims_that_notice_are_counted(notebook, monkeypatch, capsys):
-    error = next(error for error in planted.ERRORS if error.name == "n-for-n-minus-1")
-    monkeypatch.setattr(trials, "ERRORS", [error])
-    [row] = trials.compute("planted", [notebook])
+    errors = [each for each in planted.ERRORS if each.name in ("n-for-n-minus-1", "half-the-ridge")]
+    monkeypatch.setattr(trials, "ERRORS", errors)
+    [row] = trials.with_errors(notebook)  # the ridge's function is not called
     assert (row["trial"], row["claims"], row["failed"]) == ("n-for-n-minus-1", 4, [[2, "risk"]])
     assert row["lost"] == [[4, "last"]] and row["errors"] == ["RuntimeError: of a wrong risk"]
     monkeypatch.setattr(trials, "KEYS", [1])
-    [keys] = trials.compute("keys", [notebook])
+    [keys] = trials.with_keys(notebook)
     assert (keys["failed"], keys["lost"], keys["errors"]) == ([[3, "this draw"]], [], [])
     trials.collect()
     stored = json.loads((notebook.parent / "stored" / "trials.json").read_text())
-    assert [row["trial"] for row in stored["rows"]] == ["keys-1", "n-for-n-minus-1"]
+    assert [row["trial"] for row in stored["rows"]] == ["keys-1", "n-for-n-minus-1", "unchanged"]
+    assert stored["rows"][2]["reached"] == ["n-for-n-minus-1"] and not stored["rows"][2]["failed"]
+    assert stored["claims"] == {"03_title": ["one", "risk", "this draw", "last"]}
+    assert stored["errors"]["half-the-ridge"][1] == "theory/risk.py"
     monkeypatch.setattr(trials, "trial", None)  # what is finished is not tried again
-    assert trials.compute("planted", [notebook]) == [row]
+    assert trials.with_errors(notebook) == [row]
+    notebook.write_text(notebook.read_text().replace("# 03", "# 03 with other prose"))
+    assert trials.with_errors(notebook) == [row]
     capsys.readouterr()
