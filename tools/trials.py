@@ -127,7 +127,7 @@ def finished(
 ) -> dict:
     """One trial of a notebook with a copy of the package that `change` has changed; read, if it was made."""
     file = ROOT / ".stored" / "trials" / f"{path.stem}_{name}.json"
-    row = json.loads(file.read_text()) if file.exists() else {}
+    row = rows_made().get((path.stem, name), {})
     if row.get("code") != (code := code_of(path)):
         with tempfile.TemporaryDirectory() as copy:
             package = Path(copy) / "ntk_helpers"
@@ -139,6 +139,14 @@ def finished(
     print(f"{path.stem} {name}: {len(row['failed'])} of {row['claims']} claims fail, "
           f"{len(row['lost'])} are not reached", flush=True)  # fmt: skip
     return row
+
+
+def rows_made() -> dict[tuple[str, str], dict]:
+    """The trials that were made: what is stored, and the files of those that came later."""
+    target = ROOT / "notebooks" / "stored" / "trials.json"
+    rows = json.loads(target.read_text(encoding="utf-8"))["rows"] if target.exists() else []
+    rows += [json.loads(file.read_text()) for file in sorted((ROOT / ".stored" / "trials").glob("*.json"))]
+    return {(row["notebook"], row["trial"]): row for row in rows}
 
 
 def with_keys(path: Path) -> list[dict]:
@@ -162,8 +170,7 @@ def collect() -> None:
     errors."""
     paths = {path.stem: path for path in notebooks.chapters([], ROOT / "notebooks")}
     codes = {stem: code_of(path) for stem, path in paths.items()}
-    rows = [json.loads(file.read_text()) for file in sorted((ROOT / ".stored" / "trials").glob("*.json"))]
-    rows = [row for row in rows if codes.get(row["notebook"]) == row.pop("code")]
+    rows = [row for _, row in sorted(rows_made().items()) if codes.get(row["notebook"]) == row["code"]]
     tried = sorted({row["notebook"] for row in rows if row["trial"] == UNCHANGED})
     about = {
         "command": "python tools/trials.py",

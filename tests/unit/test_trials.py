@@ -73,5 +73,6 @@ def test_claims_that_notice_are_counted(notebook, monkeypatch, capsys):
     monkeypatch.setattr(trials, "trial", None)  # what is finished is not tried again
     assert trials.with_errors(notebook) == [row]
     notebook.write_text(notebook.read_text().replace("# 03", "# 03 with other prose"))
+    shutil.rmtree(notebook.parents[1] / ".stored")  # nor on another machine
     assert trials.with_errors(notebook) == [row]
     capsys.readouterr()
