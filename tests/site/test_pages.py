@@ -76,7 +76,7 @@ def test_the_ledger_has_every_claim_as_its_page_has_it(pages, file):
     for row in rows:
         claim = article.find(id=row["href"].partition("#")[2])
         cells = [cell.get_text() for cell in row.find_parent("tr").find_all("td")[1:]]
-        kind, measured, expected, tolerance, _, source = cells
+        kind, measured, expected, tolerance, _, _, source = cells
         whole = expected if tolerance == "a bound" else f"{expected} ± {tolerance}"
         assert claim.select_one(".ntk-claim-text").get_text() == f"Checked claim: {row.get_text()}"
         shown = claim.select_one(".ntk-claim-numbers").get_text()

@@ -13,6 +13,7 @@ from .ledger import Ledger
 from .numbering import number_by_chapter
 from .runs import StoredRuns
 from .slider import Slider
+from .trials import PlantedErrors
 
 __all__ = ["setup"]
 
@@ -24,6 +25,7 @@ def setup(app) -> dict:
     directives = {
         "slider": Slider,
         "ledger": Ledger,
+        "planted-errors": PlantedErrors,
         "chapter-map": ChapterMap,
         "chapters": Chapters,
         "objectives": Objectives,

@@ -11,6 +11,7 @@ from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
 from .outputs import CLAIM
+from .trials import Trials
 
 __all__ = ["Claim", "Ledger", "claims_of"]
 
@@ -84,15 +85,17 @@ class Ledger(SphinxDirective):
         files = sorted(Path(self.env.srcdir).glob("*.ipynb"))
         for file in files:
             self.env.note_dependency(str(file))
+        self.env.note_dependency(str(Path(self.env.srcdir) / "stored" / "trials.json"))
+        trials = Trials(Path(self.env.srcdir))
         ledger = {file.stem: claims_of(file) for file in files}
         return [
             *self.parse_text_to_nodes(_counts([claims for _, claims in ledger.values()])),
             nodes.raw("", _SEARCH, format="html"),
-            *(_section(stem, title, claims) for stem, (title, claims) in ledger.items()),
+            *(_section(stem, title, claims, trials) for stem, (title, claims) in ledger.items()),
         ]
 
 
-HEADS = ("Claim", "Kind", "Measured", "Expected", "Tolerance", "Would notice", "Source")
+HEADS = ("Claim", "Kind", "Measured", "Expected", "Tolerance", "Would notice", "Planted errors", "Source")
 _SEARCH = (
     '<p class="ntk-ledger-search">'
     '<label>Show the claims with <input type="search" autocomplete="off"></label> '
@@ -113,12 +116,12 @@ def _counts(ledger: list[list[Claim]]) -> str:
     )
 
 
-def _section(stem: str, title: str, claims: list[Claim]) -> nodes.section:
+def _section(stem: str, title: str, claims: list[Claim], trials: Trials) -> nodes.section:
     section = nodes.section(
         "", nodes.title("", f"{title}: {len(claims)} claims"), ids=[f"ledger-{stem.replace('_', '-')}"]
     )
     section["names"] = list(section["ids"])
-    rows = "".join(_row(stem, claim) for claim in claims)
+    rows = "".join(_row(stem, claim, trials.noticed(stem, claim.number, claim.claim)) for claim in claims)
     heads = "".join(f'<th scope="col">{head}</th>' for head in HEADS)
     table = (
         '<div class="pst-scrollable-table-container" tabindex="0" role="region" '
@@ -129,7 +132,11 @@ def _section(stem: str, title: str, claims: list[Claim]) -> nodes.section:
     return section
 
 
-def _row(stem: str, claim: Claim) -> str:
-    texts = (claim.kind, claim.measured, claim.expected, claim.tolerance, claim.notices, claim.source)
+def _row(stem: str, claim: Claim, planted: int | None) -> str:
+    texts = (
+        *(claim.kind, claim.measured, claim.expected, claim.tolerance, claim.notices),
+        "not tried" if planted is None else str(planted),
+        claim.source,
+    )
     cells = "".join(f"<td>{escape(text)}</td>" for text in texts)
     return f'<tr><td><a href="{stem}.html#claim-{claim.number}">{escape(claim.claim)}</a></td>{cells}</tr>'

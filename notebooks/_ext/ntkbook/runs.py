@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sphinx.util.docutils import SphinxDirective
 
-__all__ = ["StoredRuns", "chapters", "gpu", "long_runs", "versions"]
+__all__ = ["StoredRuns", "chapters", "gpu", "long_runs", "table", "versions"]
 
 
 class StoredRuns(SphinxDirective):
@@ -42,7 +42,7 @@ def chapters(folder: Path) -> str:
         rows.append(
             [f"[{title}]({path.name})", str(stored["cpu_seconds"]), peak, stored["date"], stored["jax"]]
         )
-    return _table(["Notebook", "CPU seconds", "Peak memory", "Date", "JAX"], rows)
+    return table(["Notebook", "CPU seconds", "Peak memory", "Date", "JAX"], rows)
 
 
 def long_runs(folder: Path) -> str:
@@ -55,7 +55,7 @@ def long_runs(folder: Path) -> str:
         versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
         count, digest = f"{len(content['rows']):,}", f"`{about['sha256'][:12]}`"
         rows.append([f"`{about['command']}`", count, f"{hours:.1f}", about["date"], versions, digest])
-    return _table(["Command", "Rows", "CPU hours", "Date", "Versions", "SHA-256"], rows)
+    return table(["Command", "Rows", "CPU hours", "Date", "Versions", "SHA-256"], rows)
 
 
 def gpu(folder: Path) -> str:
@@ -89,7 +89,7 @@ def gpu(folder: Path) -> str:
 def _errors(rows: list[dict]) -> str:
     columns = ["float32", "float32, TF32", "float64", "float64, TF32"]
     cell = lambda row, name: f"{row[name]:.1e}" if name in row else ""
-    return _table(
+    return table(
         ["Kernel", *columns], [[row["what"], *(cell(row, name) for name in columns)] for row in rows]
     )
 
@@ -105,16 +105,17 @@ def _times(rows: list[dict]) -> str:
         of_peak = f"{row['of_peak']:.0%}" if "of_peak" in row else ""
         rate = f"{row['flops_per_second'] / 1e12:.1f} TFLOP/s" if "flops_per_second" in row else of_peak
         body.append([row["what"], row["who"], f"{1e3 * row['seconds']:.3g} ms", ratio, rate])
-    return _table(["What", "Who", "Time", "Ratio", "Rate, or part of the peak"], body)
+    return table(["What", "Who", "Time", "Ratio", "Rate, or part of the peak"], body)
 
 
 def versions(folder: Path) -> str:
     """The table of the Python and the packages that `ntk_helpers` itself asks for."""
     project = tomllib.loads((folder.parent / "pyproject.toml").read_text())["project"]
     asked = [re.match(r"([\w-]+)(.*)", requirement).groups() for requirement in project["dependencies"]]
-    return _table(["Needs", "Version"], [["Python", project["requires-python"]], *map(list, asked)])
+    return table(["Needs", "Version"], [["Python", project["requires-python"]], *map(list, asked)])
 
 
-def _table(head: list[str], rows: list[list[str]]) -> str:
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """A table in Markdown whose dates stay on one line."""
     text = "\n".join(f"| {' | '.join(cells)} |" for cells in [head, ["---"] * len(head), *rows])
-    return re.sub(r"(?<=\d)-(?=\d)", "\N{NON-BREAKING HYPHEN}", text)  # dates stay on one line
+    return re.sub(r"(?<=\d)-(?=\d)", "\N{NON-BREAKING HYPHEN}", text)

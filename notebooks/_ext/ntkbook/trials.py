@@ -1,0 +1,79 @@
+"""What the trials of `make trials` found: the claims on trial with other keys and with planted errors."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+from sphinx.util.docutils import SphinxDirective
+
+from .runs import table
+
+__all__ = ["PlantedErrors", "Trials"]
+
+
+class Trials:
+    """The stored trials of the notebooks in a folder; none where nothing is stored."""
+
+    def __init__(self, folder: Path):
+        path = folder / "stored" / "trials.json"
+        self.notebooks = len(list(folder.glob("*.ipynb")))
+        stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        self.about: dict = stored.get("about", {})
+        self.errors: dict[str, list[str]] = stored.get("errors", {})
+        self.claims: dict[str, list[str]] = stored.get("claims", {})
+        rows = stored.get("rows", [])
+        self.keys = [row for row in rows if row["trial"].startswith("keys-")]
+        self.planted = {
+            (row["trial"], row["notebook"]): row
+            for row in rows
+            if row["trial"] in self.errors and row["notebook"] in self.claims
+        }
+        self._noticed = Counter(
+            (row["notebook"], number, text) for row in self.planted.values() for number, text in row["failed"]
+        )
+
+    def noticed(self, notebook: str, number: int, text: str) -> int | None:
+        """How many planted errors a claim noticed; None for a claim that was not on trial."""
+        tried = self.claims.get(notebook, [])
+        if number > len(tried) or tried[number - 1] != text:
+            return None
+        return self._noticed[notebook, number, text]
+
+    def noticers(self, error: str, notebook: str) -> int | None:
+        """How many claims of a notebook noticed an error; None where its code is not called."""
+        row = self.planted.get((error, notebook))
+        return None if row is None else len(row["failed"])
+
+
+class PlantedErrors(SphinxDirective):
+    """``planted-errors``: what was tried, and how many claims of each notebook noticed each error."""
+
+    def run(self) -> list:
+        folder = Path(self.env.srcdir)
+        self.env.note_dependency(str(folder / "stored" / "trials.json"))
+        return self.parse_text_to_nodes(matrix(Trials(folder)))
+
+
+def matrix(trials: Trials) -> str:
+    """Counts in words, and the table of errors and notebooks."""
+    stems = list(trials.claims)
+    versions = ", ".join(f"{name} {version}" for name, version in trials.about["versions"].items())
+    tried = [(stem, k, text) for stem in stems for k, text in enumerate(trials.claims[stem], 1)]
+    noticing = sum(trials.noticed(*claim) > 0 for claim in tried)
+    rows = []
+    for error, (wrong, file) in trials.errors.items():
+        counts = [trials.noticers(error, stem) for stem in stems]
+        counts.append(sum(filter(None, counts)) if any(count is not None for count in counts) else None)
+        rows.append([f"{wrong} (`{file}`)", *("·" if count is None else str(count) for count in counts)])
+    failed = sum(len(row["failed"]) for row in trials.keys)
+    return (
+        f"**{noticing} of {len(tried)} claims** in the {len(stems)} of {trials.notebooks} notebooks that "
+        f"were tried so far noticed at least one of {len(trials.errors)} errors ({trials.about['date']}; "
+        f"{versions}). In {len(trials.keys)} trials with other keys {failed} claims failed.\n\n"
+        + table(["What is wrong", *(f"[{_short(stem)}]({stem}.ipynb)" for stem in stems), "all"], rows)
+    )
+
+
+def _short(stem: str) -> str:
+    """The number of a chapter, the name of an appendix."""
+    return stem[:2] if stem[:2].isdigit() else stem.replace("_", " ")

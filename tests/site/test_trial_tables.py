@@ -1,0 +1,51 @@
+"""The page of planted errors and the ledger's column, from stored trials."""
+
+import json
+
+import pytest
+from ntkbook import trials
+
+STORED = {
+    "about": {"date": "2026-01-02", "versions": {"jax": "0.10.2"}},
+    "errors": {"twice": ["everything is doubled", "a.py"], "half": ["everything is halved", "b.py"]},
+    "claims": {"03_title": ["a < b", "b < c"], "errata": ["d = e"]},
+    "rows": [
+        {"trial": "keys-1", "notebook": "03_title", "failed": []},
+        {"trial": "twice", "notebook": "03_title", "failed": [[1, "a < b"], [2, "b < c"]]},
+        {"trial": "half", "notebook": "03_title", "failed": [[2, "b < c"]]},
+        {"trial": "twice", "notebook": "errata", "failed": []},
+        {"trial": "unchanged", "notebook": "errata", "failed": []},
+    ],
+}
+
+
+@pytest.fixture
+def stored(tmp_path):
+    (tmp_path / "stored").mkdir()
+    (tmp_path / "stored" / "trials.json").write_text(json.dumps(STORED))
+    return trials.Trials(tmp_path)
+
+
+def test_errors_that_a_claim_noticed_are_counted(stored):
+    counts = [stored.noticed("03_title", 1, "a < b"), stored.noticed("03_title", 2, "b < c")]
+    assert counts == [1, 2] and stored.noticed("errata", 1, "d = e") == 0
+
+
+@pytest.mark.parametrize(
+    "claim", [("03_title", 1, "a > b"), ("03_title", 3, "new"), ("04_other", 1, "a < b")]
+)
+def test_a_claim_that_was_not_on_trial_has_no_count(stored, claim):
+    assert stored.noticed(*claim) is None
+
+
+def test_the_matrix_has_every_error_and_every_notebook(stored):
+    counts, _, head, _, *rows = trials.matrix(stored).splitlines()
+    assert counts.startswith(
+        "**2 of 3 claims** in the 2 of 0 notebooks that were tried so far noticed at least "
+    )
+    assert counts.endswith("(2026-01-02; jax 0.10.2). In 1 trials with other keys 0 claims failed.")
+    assert head == "| What is wrong | [03](03_title.ipynb) | [errata](errata.ipynb) | all |"
+    assert rows == [
+        "| everything is doubled (`a.py`) | 2 | 0 | 2 |",
+        "| everything is halved (`b.py`) | 1 | · | 1 |",
+    ]
