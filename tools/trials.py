@@ -41,12 +41,12 @@ REPEATS = "stored_runs.py"  # the source of claims that make a part of a stored 
 PRELUDE = """
 def prepare():
     import builtins
+    builtins.reached = set()  # before the package is imported: its marks use it
     import jax, numpy as np
     import ntk_helpers.book.claims as claims
     key, generator = jax.random.key, np.random.default_rng
     def report(claim, measured, expected, holds, source):
         print("✓" if holds else "✗", f"{{claim}}: measured {{measured}}, expected {{expected}} [{{source}}]")
-    builtins.reached = set()
     jax.random.key = lambda seed, **options: key(seed + 1000 * {shift}, **options)
     np.random.default_rng = lambda seed=None: generator(seed if seed is None else seed + 1000 * {shift})
     claims._report = report
