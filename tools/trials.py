@@ -35,6 +35,7 @@ from ntk_helpers.book import digest
 
 ROOT = Path(__file__).resolve().parent.parent
 KEYS = range(1, 6)
+KEY_TRIALS = [f"keys-{shift}" for shift in KEYS]
 UNCHANGED = "unchanged"  # the trial that only sees which code is called
 SAID = re.compile(r"^([✓✗]) (.+?): measured .* \[(.*)\]$", re.M)
 REPEATS = "stored_runs.py"  # the source of claims that make a part of a stored run again, with its keys
@@ -154,7 +155,7 @@ def rows_made() -> dict[tuple[str, str], dict]:
 
 def with_keys(path: Path) -> list[dict]:
     """The trials of a notebook with other keys."""
-    return [finished(path, f"keys-{shift}", shift) for shift in KEYS]
+    return [finished(path, name, shift) for name, shift in zip(KEY_TRIALS, KEYS)]
 
 
 def with_errors(path: Path) -> list[dict]:
@@ -169,38 +170,38 @@ def with_errors(path: Path) -> list[dict]:
 
 
 def collect() -> None:
-    """Write what is finished and still holds, one trial a line, with the errors, and with the claims of the
-    notebooks in which each error that is called was planted."""
-    paths = {path.stem: path for path in notebooks.chapters([], ROOT / "notebooks")}
-    codes = {stem: code_of(path) for stem, path in paths.items()}
-    rows = [row for _, row in sorted(rows_made().items()) if codes.get(row["notebook"]) == row["code"]]
-    made = {(row["notebook"], row["trial"]) for row in rows}
-    tried = [
-        row["notebook"]
-        for row in rows
-        if row["trial"] == UNCHANGED and all((row["notebook"], name) in made for name in row["reached"])
-    ]
+    """Write what is finished, one trial a line, with the errors and the claims that were on trial.
+
+    Trials with other keys are those of the present code. Of planted errors a notebook's last complete set is
+    kept, in which each error that is called was tried, until there is another.
+    """
+    target = ROOT / "notebooks" / "stored" / "trials.json"
+    claims = json.loads(target.read_text(encoding="utf-8"))["claims"] if target.exists() else {}
+    made, rows, tried = rows_made(), [], {}
+    for path in notebooks.chapters([], ROOT / "notebooks"):
+        stem, code = path.stem, code_of(path)
+        rows += [row for name in KEY_TRIALS if (row := made.get((stem, name))) and row["code"] == code]
+        unchanged = made.get((stem, UNCHANGED), {"reached": [], "code": None})
+        set_of_errors = [made.get((stem, name)) for name in unchanged["reached"]]
+        if all(row and row["code"] == unchanged["code"] for row in set_of_errors):
+            if unchanged["code"] == code:
+                cells = nbformat.read(path, as_version=4).cells
+                tried[stem] = [text for cell in cells for _, text, _ in claims_of(cell)]
+            elif stem in claims:
+                tried[stem] = claims[stem]
+            rows += [unchanged, *set_of_errors] if stem in tried else []
     about = {
         "command": "python tools/trials.py",
         "date": datetime.now(UTC).date().isoformat(),
         "versions": {name: importlib.metadata.version(name) for name in ("jax", "numpy", "ntk-helpers")},
         "sha256": digest(rows),
     }
-    claims = {
-        stem: [
-            text for cell in nbformat.read(paths[stem], as_version=4).cells for _, text, _ in claims_of(cell)
-        ]
-        for stem in tried
-    }
     parts = [
         f'"about": {json.dumps(about)}',
         '"errors": {\n' + _lines([f"{_json(e.name)}: {_json([e.wrong, e.file])}" for e in ERRORS]) + "\n}",
-        '"claims": {\n'
-        + _lines([f"{_json(stem)}: {_json(texts)}" for stem, texts in claims.items()])
-        + "\n}",
+        '"claims": {\n' + _lines([f"{_json(stem)}: {_json(texts)}" for stem, texts in tried.items()]) + "\n}",
         '"rows": [\n' + _lines(list(map(_json, rows))) + "\n]",
     ]
-    target = ROOT / "notebooks" / "stored" / "trials.json"
     target.write_text("{" + _lines(parts) + "}\n", encoding="utf-8")
 
 

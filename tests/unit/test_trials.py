@@ -58,6 +58,7 @@ def test_each_error_stands_where_it_says(tmp_path):
 def test_claims_that_notice_are_counted(notebook, monkeypatch, capsys):
     errors = [each for each in planted.ERRORS if each.name in ("n-for-n-minus-1", "half-the-ridge")]
     monkeypatch.setattr(trials, "ERRORS", errors)
+    original = notebook.read_text()
     [row] = trials.with_errors(notebook)  # the ridge's function is not called
     assert (row["trial"], row["claims"], row["failed"]) == ("n-for-n-minus-1", 4, [[2, "risk"]])
     assert row["lost"] == [[4, "last"]] and row["errors"] == ["RuntimeError: of a wrong risk"]
@@ -66,13 +67,20 @@ def test_claims_that_notice_are_counted(notebook, monkeypatch, capsys):
     assert (keys["failed"], keys["lost"], keys["errors"]) == ([[3, "this draw"]], [], [])
     trials.collect()
     stored = json.loads((notebook.parent / "stored" / "trials.json").read_text())
-    assert [row["trial"] for row in stored["rows"]] == ["keys-1", "n-for-n-minus-1", "unchanged"]
-    assert stored["rows"][2]["reached"] == ["n-for-n-minus-1"] and not stored["rows"][2]["failed"]
+    assert [row["trial"] for row in stored["rows"]] == ["keys-1", "unchanged", "n-for-n-minus-1"]
+    assert stored["rows"][1]["reached"] == ["n-for-n-minus-1"] and not stored["rows"][1]["failed"]
     assert stored["claims"] == {"03_title": ["one", "risk", "this draw", "last"]}
     assert stored["errors"]["half-the-ridge"][1] == "theory/risk.py"
     monkeypatch.setattr(trials, "trial", None)  # what is finished is not tried again
     assert trials.with_errors(notebook) == [row]
-    notebook.write_text(notebook.read_text().replace("# 03", "# 03 with other prose"))
+    changed = notebook.read_text().replace('check(\\"one\\"', 'check(\\"first\\"')
+    assert changed != notebook.read_text()
+    notebook.write_text(changed.replace("✓ one", "✓ first"))
+    trials.collect()  # what was tried before stays, but for the trials with other keys
+    later = json.loads((notebook.parent / "stored" / "trials.json").read_text())
+    assert [row["trial"] for row in later["rows"]] == ["unchanged", "n-for-n-minus-1"]
+    assert later["claims"] == stored["claims"]
+    notebook.write_text(original.replace("# 03", "# 03 with other prose"))
     shutil.rmtree(notebook.parents[1] / ".stored")  # nor on another machine
     assert trials.with_errors(notebook) == [row]
     capsys.readouterr()

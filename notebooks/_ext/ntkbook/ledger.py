@@ -121,7 +121,7 @@ def _section(stem: str, title: str, claims: list[Claim], trials: Trials) -> node
         "", nodes.title("", f"{title}: {len(claims)} claims"), ids=[f"ledger-{stem.replace('_', '-')}"]
     )
     section["names"] = list(section["ids"])
-    rows = "".join(_row(stem, claim, trials.noticed(stem, claim.number, claim.claim)) for claim in claims)
+    rows = "".join(_row(stem, claim, trials.noticed(stem, claim.claim)) for claim in claims)
     heads = "".join(f'<th scope="col">{head}</th>' for head in HEADS)
     table = (
         '<div class="pst-scrollable-table-container" tabindex="0" role="region" '

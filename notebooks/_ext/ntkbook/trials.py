@@ -29,15 +29,12 @@ class Trials:
             if row["trial"] in self.errors and row["notebook"] in self.claims
         }
         self._noticed = Counter(
-            (row["notebook"], number, text) for row in self.planted.values() for number, text in row["failed"]
+            (row["notebook"], text) for row in self.planted.values() for _, text in row["failed"]
         )
 
-    def noticed(self, notebook: str, number: int, text: str) -> int | None:
+    def noticed(self, notebook: str, claim: str) -> int | None:
         """How many planted errors a claim noticed; None for a claim that was not on trial."""
-        tried = self.claims.get(notebook, [])
-        if number > len(tried) or tried[number - 1] != text:
-            return None
-        return self._noticed[notebook, number, text]
+        return self._noticed[notebook, claim] if claim in self.claims.get(notebook, []) else None
 
     def noticers(self, error: str, notebook: str) -> int | None:
         """How many claims of a notebook noticed an error; None where its code is not called."""
@@ -58,7 +55,7 @@ def matrix(trials: Trials) -> str:
     """Counts in words, and the table of errors and notebooks."""
     stems = list(trials.claims)
     versions = ", ".join(f"{name} {version}" for name, version in trials.about["versions"].items())
-    tried = [(stem, k, text) for stem in stems for k, text in enumerate(trials.claims[stem], 1)]
+    tried = [(stem, claim) for stem in stems for claim in trials.claims[stem]]
     noticing = sum(trials.noticed(*claim) > 0 for claim in tried)
     rows = []
     for error, (wrong, file) in trials.errors.items():
