@@ -44,7 +44,7 @@ LANGUAGE = {
     "name": "python",
     "pygments_lexer": "ipython3",
 }
-KEPT_CELL_METADATA = ("cellView", "jupyter", "tags")
+FOLDED = {"hide-cell", "hide-input", "solution"}
 EQUATION = re.compile(
     r"(?: <a id=\"eq-[\w-]+\"></a>)?(\n\n\$\$\n(?:(?!\n\$\$).)*\n\$\$ \((eq-[\w-]+)\))", re.S
 )
@@ -179,17 +179,24 @@ def _normalize_cells(cells: list[NotebookNode]) -> None:
         cell.source = cell.source.rstrip()
         if cell.cell_type == "markdown":  # an equation's anchor ends the paragraph before it
             cell.source = EQUATION.sub(r' <a id="\2"></a>\1', cell.source)
-        cell.metadata = NotebookNode(
-            {key: cell.metadata[key] for key in KEPT_CELL_METADATA if key in cell.metadata}
-        )
-        if cell.cell_type == "code" and "solution" in cell.metadata.get("tags", []):
-            cell.metadata["jupyter"] = NotebookNode(outputs_hidden=True, source_hidden=True)
+        cell.metadata = NotebookNode({"tags": cell.metadata["tags"]} if "tags" in cell.metadata else {})
         if cell.cell_type == "code":
+            _fold(cell)
             cell.outputs = _merge_streams(cell.outputs)
         # An id that follows from the content: the same text gives the same file.
         digest = sha256(cell.source.encode()).hexdigest()[:8]
         seen[digest] += 1
         cell.id = digest if seen[digest] == 1 else f"{digest}-{seen[digest]}"
+
+
+def _fold(cell: NotebookNode) -> None:
+    """Give a cell that the site folds the metadata by which JupyterLab and Colab fold it; not the one that
+    installs, which its reader should see."""
+    tags = set(cell.metadata.get("tags", []))
+    if tags & FOLDED and "colab-only" not in tags:
+        cell.metadata["cellView"] = "form"
+        hidden = {} if "hide-input" in tags else {"outputs_hidden": True}
+        cell.metadata["jupyter"] = NotebookNode(source_hidden=True, **hidden)
 
 
 def _merge_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:
