@@ -1,13 +1,18 @@
-"""Errors that a student could believe, to be planted in a copy of the package: who notices?
+"""Errors that a student could believe, to be planted in a copy of the package or a notebook: who notices?
 
-Each replaces one piece of text, which stands once in its file.
+Each replaces one piece of text, which stands once in its file. `ERRORS` are those of the package. A slip is
+one in a notebook's own cells, for a claim that no error of the package can reach: a notebook's slips stand in
+tools/slips/, are planted all at once, and each names the claim that should notice.
 """
 
 import ast
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["ERRORS", "Error"]
+from nbformat import NotebookNode
+
+__all__ = ["ERRORS", "Error", "Slip", "slips_of"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,35 @@ class Error:
                 f"{self.old!r} stands {text.count(self.old)} times in {self.file}; expected once."
             )
         return text
+
+
+@dataclass(frozen=True)
+class Slip:
+    """The words by which a claim begins, what is wrong, and the change of a cell."""
+
+    claim: str
+    wrong: str
+    old: str
+    new: str
+
+    def plant(self, notebook: NotebookNode) -> None:
+        """Change the cell; `ValueError` where the text does not stand once in the notebook's code."""
+        cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+        count = sum(cell.source.count(self.old) for cell in cells)
+        if count != 1:
+            raise ValueError(f"{self.old!r} stands {count} times in the notebook's code; expected once.")
+        for cell in cells:
+            cell.source = cell.source.replace(self.old, self.new)
+
+
+def slips_of(stem: str, folder: Path) -> list[Slip]:
+    """The slips of a notebook, from `folder`; none where there is no file."""
+    path = folder / f"{stem}.toml"
+    return (
+        [Slip(**slip) for slip in tomllib.loads(path.read_text(encoding="utf-8"))["slip"]]
+        if path.exists()
+        else []
+    )
 
 
 ERRORS = [

@@ -2,6 +2,7 @@
 
     python tools/trials.py keys [NAME ...]      five times with other keys: no claim may fail
     python tools/trials.py planted [NAME ...]   once with each error of tools/planted.py: which claims notice?
+    python tools/trials.py slips [NAME ...]     once with its slips of tools/slips/, in its own cells
 
 A claim that fails does not stop a trial. It takes hours: one notebook after the other, each trial a file in
 .stored/trials/, so that a run which was stopped goes on; two calls with different names may run side by side.
@@ -18,7 +19,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -28,7 +29,7 @@ import nbformat
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell
-from planted import ERRORS
+from planted import ERRORS, Slip, slips_of
 
 import notebooks
 from ntk_helpers.book import digest
@@ -37,6 +38,7 @@ ROOT = Path(__file__).resolve().parent.parent
 KEYS = range(1, 6)
 KEY_TRIALS = [f"keys-{shift}" for shift in KEYS]
 UNCHANGED = "unchanged"  # the trial that only sees which code is called
+SLIPS = "slips"
 SAID = re.compile(r"^([✓✗]) (.+?): measured .* \[(.*)\]$", re.M)
 REPEATS = "stored_runs.py"  # the source of claims that make a part of a stored run again, with its keys
 PRELUDE = """
@@ -56,7 +58,7 @@ prepare()  # in a function, as a notebook may use these names
 REACHED = "import builtins; print(*sorted(builtins.reached))"
 
 
-def trial(path: Path, shift: int, package: Path) -> dict:
+def trial(path: Path, shift: int, package: Path, slips: Sequence[Slip]) -> dict:
     """The claims of a notebook that fail and those that are not reached, by number, the errors of cells, and
     the marks that were called.
 
@@ -64,6 +66,8 @@ def trial(path: Path, shift: int, package: Path) -> dict:
     """
     stored = nbformat.read(path, as_version=4)
     tried = nbformat.from_dict(stored)
+    for slip in slips:
+        slip.plant(tried)
     tried.cells.insert(0, new_code_cell(PRELUDE.format(shift=shift)))
     tried.cells.append(new_code_cell(REACHED))
     programs = {  # most of a trial's programs are those of the trial before
@@ -118,26 +122,32 @@ def environment(**values: str) -> Iterator[None]:
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
-def code_of(path: Path) -> str:
-    """A hash of what a finished trial holds for: the package's text and the code of the notebook."""
+def code_of(path: Path, slips: Sequence[Slip] = ()) -> str:
+    """A hash of what a finished trial holds for: the package's text, the code of the notebook, its slips."""
     files = sorted((ROOT / "ntk_helpers").rglob("*.py"))
     cells = nbformat.read(path, as_version=4).cells
     code = [cell.source.encode() for cell in cells if cell.cell_type == "code"]
-    return sha256(b"".join([file.read_bytes() for file in files] + code)).hexdigest()[:12]
+    changes = [text.encode() for slip in slips for text in (slip.old, slip.new)]
+    return sha256(b"".join([file.read_bytes() for file in files] + code + changes)).hexdigest()[:12]
 
 
 def finished(
-    path: Path, name: str, shift: int = 0, change: Callable[[Path], None] = lambda package: None
+    path: Path,
+    name: str,
+    shift: int = 0,
+    change: Callable[[Path], None] = lambda package: None,
+    slips: Sequence[Slip] = (),
 ) -> dict:
-    """One trial of a notebook with a copy of the package that `change` has changed; read, if it was made."""
+    """One trial of a notebook with its slips and with a copy of the package that `change` has changed; read,
+    if it was made."""
     file = ROOT / ".stored" / "trials" / f"{path.stem}_{name}.json"
     row = rows_made().get((path.stem, name), {})
-    if row.get("code") != (code := code_of(path)):
+    if row.get("code") != (code := code_of(path, slips)):
         with tempfile.TemporaryDirectory() as copy:
             package = Path(copy) / "ntk_helpers"
             shutil.copytree(ROOT / "ntk_helpers", package, ignore=shutil.ignore_patterns("__pycache__"))
             change(package)
-            row = {"trial": name, "code": code} | trial(path, shift, package)
+            row = {"trial": name, "code": code} | trial(path, shift, package, slips)
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(row))
     print(f"{path.stem} {name}: {len(row['failed'])} of {row['claims']} claims fail, "
@@ -169,11 +179,25 @@ def with_errors(path: Path) -> list[dict]:
     return [finished(path, error.name, change=error.plant) for error in ERRORS if error.name in called]
 
 
+def with_slips(path: Path) -> list[dict]:
+    """The trial of a notebook with all its slips; says which claims do not notice their own."""
+    slips = slips_of(path.stem, ROOT / "tools" / "slips")
+    if not slips:
+        return []
+    row = finished(path, SLIPS, slips=slips)
+    failed = [text for _, text in row["failed"]]
+    for slip in slips:
+        if not any(text.startswith(slip.claim) for text in failed):
+            print(f"  not noticed by {slip.claim!r}: {slip.wrong}", flush=True)
+    return [row]
+
+
 def collect() -> None:
     """Write what is finished, one trial a line, with the errors and the claims that were on trial.
 
-    Trials with other keys are those of the present code. Of planted errors a notebook's last complete set is
-    kept, in which each error that is called was tried, until there is another.
+    Trials with other keys and with slips are those of the present code. Of errors planted in the package a
+    notebook's last complete set is kept, in which each error that is called was tried, until there is
+    another.
     """
     target = ROOT / "notebooks" / "stored" / "trials.json"
     claims = json.loads(target.read_text(encoding="utf-8"))["claims"] if target.exists() else {}
@@ -181,6 +205,9 @@ def collect() -> None:
     for path in notebooks.chapters([], ROOT / "notebooks"):
         stem, code = path.stem, code_of(path)
         rows += [row for name in KEY_TRIALS if (row := made.get((stem, name))) and row["code"] == code]
+        slips = slips_of(stem, ROOT / "tools" / "slips")
+        if slips and (row := made.get((stem, SLIPS), {})).get("code") == code_of(path, slips):
+            rows.append(row | {"slips": [[slip.claim, slip.wrong] for slip in slips]})
         unchanged = made.get((stem, UNCHANGED), {"reached": [], "code": None})
         set_of_errors = [made.get((stem, name)) for name in unchanged["reached"]]
         if all(row and row["code"] == unchanged["code"] for row in set_of_errors):
@@ -217,10 +244,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("kind", choices=["keys", "planted"])
+    parser.add_argument("kind", choices=["keys", "planted", "slips"])
     parser.add_argument("names", nargs="*", metavar="NAME")
     arguments = parser.parse_args()
-    kinds = {"keys": with_keys, "planted": with_errors}
+    kinds = {"keys": with_keys, "planted": with_errors, "slips": with_slips}
     rows = [
         row
         for path in notebooks.chapters(arguments.names, ROOT / "notebooks")

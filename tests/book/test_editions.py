@@ -190,7 +190,9 @@ def test_the_instructors_edition_shows_every_solution(name):
     solutions, _ = split(notebook)
     shown = [cell for cell in edition.cells if cell.source.startswith("# Solution\n")]
     assert not [cell for cell in shown if {"cellView", "jupyter"} & set(cell.metadata)]
-    assert [cell.source for cell in shown] == [cell.source.replace("#@title Solution", "# Solution", 1) for cell in solutions]
+    assert [cell.source for cell in shown] == [
+        cell.source.replace("#@title Solution", "# Solution", 1) for cell in solutions
+    ]
 
 
 def test_an_edition_is_written_with_the_runs_that_chapters_read(tmp_path):

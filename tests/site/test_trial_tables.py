@@ -15,6 +15,12 @@ STORED = {
         {"trial": "half", "notebook": "03_title", "failed": [[2, "b < c"]]},
         {"trial": "twice", "notebook": "errata", "failed": []},
         {"trial": "unchanged", "notebook": "errata", "failed": []},
+        {
+            "trial": "slips",
+            "notebook": "errata",
+            "failed": [[1, "d = e"]],
+            "slips": [["d =", "|d| for d"], ["f", "a sign"]],
+        },
     ],
 }
 
@@ -28,7 +34,7 @@ def stored(tmp_path):
 
 def test_errors_that_a_claim_noticed_are_counted(stored):
     counts = [stored.noticed("03_title", "a < b"), stored.noticed("03_title", "b < c")]
-    assert counts == [1, 2] and stored.noticed("errata", "d = e") == 0
+    assert counts == [1, 2] and stored.noticed("errata", "d = e") == 1
 
 
 @pytest.mark.parametrize("claim", [("03_title", "a > b"), ("04_other", "a < b")])
@@ -39,11 +45,20 @@ def test_a_claim_that_was_not_on_trial_has_no_count(stored, claim):
 def test_the_matrix_has_every_error_and_every_notebook(stored):
     counts, _, head, _, *rows = trials.matrix(stored).splitlines()
     assert counts.startswith(
-        "**2 of 3 claims** in the 2 of 0 notebooks that were tried so far noticed at least "
+        "**3 of 3 claims** in the 2 of 0 notebooks that were tried so far noticed at least "
     )
     assert counts.endswith("(2026-01-02; jax 0.10.2). In 1 trials with other keys 0 claims failed.")
     assert head == "| What is wrong | [03](03_title.ipynb) | [errata](errata.ipynb) | all |"
     assert rows == [
         "| everything is doubled (`a.py`) | 2 | 0 | 2 |",
         "| everything is halved (`b.py`) | 1 | · | 1 |",
+    ]
+
+
+def test_slips_are_listed_with_the_claims_that_noticed(stored):
+    counts, _, _, _, *rows = trials.slips_table(stored).splitlines()
+    assert counts == "**1 of 2 slips** were noticed."
+    assert rows == [
+        "| [errata](errata.ipynb) | \\|d\\| for d | d = | yes |",
+        "| [errata](errata.ipynb) | a sign | f | **no** |",
     ]

@@ -24,6 +24,20 @@ CELLS = [
     'check("last", 2, 2.0, tol=1e-9, source="s")',
 ]
 
+SLIPS = """
+[[slip]]
+claim = "on"
+wrong = "two for one"
+old = '"one", 1,'
+new = '"one", 2,'
+
+[[slip]]
+claim = "last"
+wrong = "three for two"
+old = '"last", 2, 2.0'
+new = '"last", 3, 3.0'
+"""
+
 
 def claim(text):
     return new_output("stream", name="stdout", text=f"✓ {text}: measured 1, expected 1 ± 1 [s]\n")
@@ -54,6 +68,20 @@ def test_each_error_stands_where_it_says(tmp_path):
         error.plant(package)
 
 
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "tools" / "slips").glob("*.toml")), ids=lambda path: path.stem
+)
+def test_each_slip_stands_in_its_notebook_and_names_a_claim_of_it(path):
+    notebook = nbformat.read(ROOT / "notebooks" / f"{path.stem}.ipynb", as_version=4)
+    claims = [text for cell in notebook.cells for _, text, _ in trials.claims_of(cell)]
+    for slip in planted.slips_of(path.stem, path.parent):
+        slip.plant(notebook)
+        assert sum(claim.startswith(slip.claim) for claim in claims) == 1, slip.claim
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            compile(cell.source.replace("%pip", "# pip"), path.stem, "exec")
+
+
 @pytest.mark.slow
 def test_claims_that_notice_are_counted(notebook, monkeypatch, capsys):
     errors = [each for each in planted.ERRORS if each.name in ("n-for-n-minus-1", "half-the-ridge")]
@@ -71,6 +99,15 @@ def test_claims_that_notice_are_counted(notebook, monkeypatch, capsys):
     assert stored["rows"][1]["reached"] == ["n-for-n-minus-1"] and not stored["rows"][1]["failed"]
     assert stored["claims"] == {"03_title": ["one", "risk", "this draw", "last"]}
     assert stored["errors"]["half-the-ridge"][1] == "theory/risk.py"
+    slips = notebook.parents[1] / "tools" / "slips" / "03_title.toml"
+    slips.parent.mkdir(parents=True)
+    slips.write_text(SLIPS)
+    assert [row["failed"] for row in trials.with_slips(notebook)] == [[[1, "one"]]]
+    assert "not noticed by 'last': three for two" in capsys.readouterr().out
+    trials.collect()
+    again = json.loads((notebook.parent / "stored" / "trials.json").read_text())
+    assert again["rows"][1]["slips"] == [["on", "two for one"], ["last", "three for two"]]
+    slips.unlink()
     monkeypatch.setattr(trials, "trial", None)  # what is finished is not tried again
     assert trials.with_errors(notebook) == [row]
     changed = notebook.read_text().replace('check(\\"one\\"', 'check(\\"first\\"')

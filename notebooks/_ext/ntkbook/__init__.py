@@ -13,7 +13,7 @@ from .ledger import Ledger
 from .numbering import number_by_chapter
 from .runs import StoredRuns
 from .slider import Slider
-from .trials import PlantedErrors
+from .trials import PlantedErrors, Slips
 
 __all__ = ["setup"]
 
@@ -26,6 +26,7 @@ def setup(app) -> dict:
         "slider": Slider,
         "ledger": Ledger,
         "planted-errors": PlantedErrors,
+        "slips": Slips,
         "chapter-map": ChapterMap,
         "chapters": Chapters,
         "objectives": Objectives,

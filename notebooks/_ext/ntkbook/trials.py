@@ -8,7 +8,7 @@ from sphinx.util.docutils import SphinxDirective
 
 from .runs import table
 
-__all__ = ["PlantedErrors", "Trials"]
+__all__ = ["PlantedErrors", "Slips", "Trials"]
 
 
 class Trials:
@@ -28,12 +28,15 @@ class Trials:
             for row in rows
             if row["trial"] in self.errors and row["notebook"] in self.claims
         }
+        self.slips = {row["notebook"]: row for row in rows if row["trial"] == "slips"}
         self._noticed = Counter(
-            (row["notebook"], text) for row in self.planted.values() for _, text in row["failed"]
+            (row["notebook"], text)
+            for row in [*self.planted.values(), *self.slips.values()]
+            for _, text in row["failed"]
         )
 
     def noticed(self, notebook: str, claim: str) -> int | None:
-        """How many planted errors a claim noticed; None for a claim that was not on trial."""
+        """How many planted errors a claim noticed, a notebook's slips as one; None if it was not on trial."""
         return self._noticed[notebook, claim] if claim in self.claims.get(notebook, []) else None
 
     def noticers(self, error: str, notebook: str) -> int | None:
@@ -68,6 +71,30 @@ def matrix(trials: Trials) -> str:
         f"were tried so far noticed at least one of {len(trials.errors)} errors ({trials.about['date']}; "
         f"{versions}). In {len(trials.keys)} trials with other keys {failed} claims failed.\n\n"
         + table(["What is wrong", *(f"[{_short(stem)}]({stem}.ipynb)" for stem in stems), "all"], rows)
+    )
+
+
+class Slips(SphinxDirective):
+    """``slips``: the errors in the notebooks' own cells, and which claims noticed."""
+
+    def run(self) -> list:
+        folder = Path(self.env.srcdir)
+        self.env.note_dependency(str(folder / "stored" / "trials.json"))
+        return self.parse_text_to_nodes(slips_table(Trials(folder)))
+
+
+def slips_table(trials: Trials) -> str:
+    """Counts in words, and the table of slips and the claims that should notice them."""
+    rows = []
+    for stem, row in trials.slips.items():
+        failed = [text for _, text in row["failed"]]
+        for claim, wrong in row["slips"]:
+            noticed = any(text.startswith(claim) for text in failed)
+            page, said = f"[{_short(stem)}]({stem}.ipynb)", "yes" if noticed else "**no**"
+            rows.append([page, *(text.replace("|", "\\|") for text in (wrong, claim)), said])
+    noticed = sum(row[-1] == "yes" for row in rows)
+    return f"**{noticed} of {len(rows)} slips** were noticed.\n\n" + table(
+        ["Page", "What is wrong", "Claim", "Noticed"], rows
     )
 
 
