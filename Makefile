@@ -93,6 +93,7 @@ bench: $(READY) ## time the kernels against neural-tangents and print the ratios
 trials: $(READY) ## hours: every claim with other keys and with planted errors, stored in notebooks/stored
 	$(PY) tools/trials.py keys
 	$(PY) tools/trials.py planted
+	$(PY) tools/trials.py slips
 
 colab: $(READY) ## run the chapters as Colab would, build for Binder; one chapter: CHAPTER=name (needs python3.12)
 	$(PY) -m pytest tests/colab -k '$(CHAPTER)'

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from ntk_helpers._lib.sharding import automatic
+
 __all__ = [
     "check_batch",
     "check_batches",
@@ -121,7 +123,7 @@ def check_numbers(name: str, x: object, array=jnp.asarray) -> Array | jax.ShapeD
             "is computed on the host."
         )
     try:
-        found = x if isinstance(x, jax.ShapeDtypeStruct) else array(x)
+        found = x if isinstance(x, jax.ShapeDtypeStruct) else automatic(array(x))
         numbers = any(jnp.issubdtype(found.dtype, kind) for kind in (np.number, np.bool_))
     except (OverflowError, TypeError, ValueError):
         numbers = False

@@ -10,6 +10,7 @@ from ntk_helpers._lib.blocks import count_blocks
 from ntk_helpers._lib.inputs import check_batches, check_choice, check_params, check_points, check_size
 from ntk_helpers._lib.memory import default_budget
 from ntk_helpers._lib.progress import progress
+from ntk_helpers._lib.sharding import automatic
 from ntk_helpers.finite._contraction import OUTPUTS
 from ntk_helpers.finite._cost import NTKCost
 from ntk_helpers.finite._methods import METHODS
@@ -82,6 +83,7 @@ def empirical_ntk(
     >>> empirical_ntk(net, net.init(jax.random.key(1), d_in=4), x).shape
     (5, 5, 2, 2)
     """
+    params = jax.tree.map(automatic, params)
     apply, plans, x1, x2 = _analysed(f, params, x1, x2, output, method)
     plan = _plan(plans, x1, x2, method, memory_budget)
     held, leaves = jax.tree.leaves((apply.args, apply.keywords)), jax.tree.leaves(params)
@@ -111,6 +113,7 @@ def empirical_ntk_cost(
     >>> cost.method, cost.shape
     ('structured', (50, 50, 1, 1))
     """
+    params = jax.tree.map(automatic, params)
     _, plans, x1, x2 = _analysed(f, params, x1, x2, output, method)
     return _plan(plans, x1, x2, method, memory_budget).cost
 
@@ -121,22 +124,10 @@ def _analysed(f, params, x1, x2, output, method) -> tuple[Partial, Plans, Array,
     check_choice("method", method, ("auto", *METHODS))
     apply = as_apply(f)
     x1, x2 = (check_points if isinstance(f, MLP) else check_batches)(x1, x2)
-    for name, array in (("x1", x1), ("x2", x2)):
-        _check_sharding(name, array)
     if x2 is not None and x2.dtype != x1.dtype:
         raise ValueError(f"x1 has dtype {x1.dtype} and x2 {x2.dtype}; expected the same.")
     _check_trainable(params)
     return apply, plans_of(f, apply, params, x1, output), x1, x2
-
-
-def _check_sharding(name: str, array: Array | None) -> None:
-    """Raise `ValueError` for an array whose shards are part of its type, which all operations must fit."""
-    sharding = getattr(getattr(array, "aval", None), "sharding", None)
-    if any(axis is not None for axis in getattr(sharding, "spec", ())):
-        raise ValueError(
-            f"{name} is sharded along explicit axes of a mesh, {sharding.spec}; expected automatic ones: "
-            "jax.make_mesh(..., axis_types=(jax.sharding.AxisType.Auto,))."
-        )
 
 
 def _check_trainable(params: PyTree) -> None:
@@ -149,8 +140,6 @@ def _check_trainable(params: PyTree) -> None:
     if not jax.tree.leaves(params):
         raise ValueError(f"params are {params!r}; expected an array at least, or a tree of them.")
     check_params(params)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        _check_sharding(f"params{jax.tree_util.keystr(path)}", leaf)
 
 
 def _plan(plans: Plans, x1, x2, method: str, memory_budget: int | None) -> Plan:

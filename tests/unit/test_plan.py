@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from ntk_helpers import MLP, empirical_ntk, empirical_ntk_cost
+from ntk_helpers import MLP, empirical_ntk, empirical_ntk_cost, ntk
 
 KEYS = jax.random.split(jax.random.key(0), 8)
 X = jax.random.normal(KEYS[0], (4, 6), jnp.float32)
@@ -258,14 +258,27 @@ def test_parameters_that_no_kernel_is_taken_in(params, message):
             ask(network, params, X)
 
 
-def test_explicit_meshes_are_told_what_to_do():
-    mesh = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Explicit,))
-    sharded = jax.device_put(X, NamedSharding(mesh, PartitionSpec("data")))
-    with pytest.raises(ValueError, match="x1 is sharded along explicit axes of a mesh"):
-        empirical_ntk(network, PARAMS, sharded)
-    automatic = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Auto,))
-    sharded = jax.device_put(X, NamedSharding(automatic, PartitionSpec("data")))
-    close(empirical_ntk(network, PARAMS, sharded), by_jacobian(network, PARAMS, X))
+@pytest.mark.parametrize("axis", [AxisType.Auto, AxisType.Explicit])
+def test_sharded_arguments(axis):
+    mesh = jax.make_mesh((1,), ("data",), axis_types=(axis,))
+    x = jax.device_put(X, NamedSharding(mesh, PartitionSpec("data")))
+    params = jax.device_put(PARAMS, NamedSharding(mesh, PartitionSpec("data")))
+    right = by_jacobian(network, PARAMS, X)
+    close(empirical_ntk(network, params, x), right)
+    close(empirical_ntk(network, params, x, X[:2]), right[:, :2])
+    close(jax.jit(lambda x: empirical_ntk(network, PARAMS, x))(x), right)
+    net = MLP(3, 8)
+    close(ntk(net, x), ntk(net, X))
+    close(net.apply(net.init(KEYS[0], 6), x), net.apply(net.init(KEYS[0], 6), X))
+
+
+@pytest.mark.skipif(not hasattr(jax, "set_mesh"), reason="this JAX has no mesh for a whole program")
+def test_a_mesh_for_the_whole_program():
+    with jax.set_mesh(jax.make_mesh((1,), ("data",), axis_types=(AxisType.Explicit,))):
+        x = jax.device_put(X, PartitionSpec("data"))
+        params = jax.device_put(PARAMS, PartitionSpec("data"))
+        close(empirical_ntk(network, params, x), by_jacobian(network, PARAMS, X))
+        close(jax.jit(lambda x: ntk(MLP(3, 8), x))(x), ntk(MLP(3, 8), X))
 
 
 def test_images_are_told_what_to_do():
