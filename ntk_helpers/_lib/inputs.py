@@ -99,17 +99,19 @@ def check_key(key: object) -> None:
 
 def pieces(x) -> Iterator[np.ndarray]:
     """The values of `x` as runs of its rows, of 16 million values or one row."""
-    rows = max(1, 2**24 * len(x) // np.size(x)) if np.ndim(x) and np.size(x) else 1
-    return (x[start : start + rows] for start in range(0, len(x), rows)) if np.ndim(x) else iter([x])
+    if np.size(x) <= 2**24:
+        return iter([x])
+    rows = max(1, 2**24 * len(x) // np.size(x))
+    return (x[start : start + rows] for start in range(0, len(x), rows))
 
 
 def check_finite(name: str, x: Array) -> None:
     """Raise `ValueError` if a concrete array holds NaN or infinity."""
     if isinstance(x, jax.core.Tracer | jax.ShapeDtypeStruct):
         return
-    finite = [np.isfinite(piece) for piece in pieces(np.asarray(x))]
-    if not all(piece.all() for piece in finite):
-        bad = sum(int(piece.size - piece.sum()) for piece in finite)
+    values = np.asarray(x)
+    if not all(np.isfinite(piece).all() for piece in pieces(values)):
+        bad = sum(int((~np.isfinite(piece)).sum()) for piece in pieces(values))
         raise ValueError(
             f"{name} holds {bad} values that are NaN or infinite, of {np.size(x)}; all must be finite."
         )

@@ -1,6 +1,6 @@
 """One analysis of a function, made once and kept as long as the function: its cost and its kernel."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import partial
 from types import MethodType
 
@@ -57,18 +57,23 @@ class Plans:
         return remembered(self, (n1, n2, symmetric, method, budget), make)
 
 
+def _type_of(leaf) -> Hashable:
+    """What tells types of arrays apart, in a microsecond: it is asked of every parameter on every call."""
+    shape, dtype = getattr(leaf, "shape", None), getattr(leaf, "dtype", type(leaf))
+    return shape, dtype, getattr(leaf, "weak_type", None)
+
+
 def plans_of(f: MLP | Callable, apply: Partial, params: PyTree, x: Array, output: str) -> Plans:
     """The plans for `f`, which is `apply` as a pytree, at parameters and inputs like these."""
     owner = f if not isinstance(f, MLP | Partial) else apply.func
     owner, name = (owner.__self__, owner.__func__) if isinstance(owner, MethodType) else (owner, None)
     leaves, structure = jax.tree.flatten((apply.args, apply.keywords, params))
-    shapes = [abstract(leaf) for leaf in leaves]
     point = jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
-    types = tuple((s.shape, s.dtype, s.weak_type) for s in (*shapes, point))
+    types = (*map(_type_of, leaves), _type_of(point))
     settings = jax.config.jax_enable_x64, jax.config.jax_numpy_dtype_promotion
 
     def make():
-        args, keywords, like = jax.tree.unflatten(structure, shapes)
+        args, keywords, like = jax.tree.unflatten(structure, [abstract(leaf) for leaf in leaves])
         return Plans(Partial(apply.func, *args, **keywords), like, point, output)
 
     # What a function closes over may be traced, and then has no meaning after the trace.
