@@ -48,6 +48,7 @@ def test_known_answers(name, dual, derivative):
     assert phi.dual_derivative(1.3, 0.7, 0.4) == pytest.approx(derivative, abs=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMOOTH)
 def test_closed_form_equals_gauss_hermite_quadrature(name):
     phi = get_activation(name)
@@ -110,6 +111,7 @@ def test_mismatch_is_what_unequal_variances_cost(name):
         np.testing.assert_allclose(phi.mismatch(q1, q2), by_aligned, rtol=0, atol=1e-13)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted({*NAMES} - {"gelu"}))  # gelu takes the difference
 def test_mismatch_has_its_digits_where_variances_meet(name):
     """In float32, for variances 1 % apart: with an error of 2 % of the rounding of a number close to 1."""
@@ -188,6 +190,7 @@ def test_gradients_are_finite_where_inputs_align_and_oppose(name, gap):
     assert np.isfinite(jax.grad(phi.aligned, argnums=(0, 1))(0.0, 0.7)).all()
 
 
+@pytest.mark.slow
 def test_registered_activation_is_known_everywhere(registry):
     register_activation(quadrature("softplus", jax.nn.softplus))
     assert "softplus" in activation_names()

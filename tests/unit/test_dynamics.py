@@ -232,6 +232,7 @@ def ensemble():
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("t", [2.0, 40.0, None])
 @pytest.mark.parametrize("where", ["test", "train"])
 def test_distribution_equals_that_of_the_ensemble(ensemble, where, t):

@@ -33,6 +33,7 @@ def test_posterior_and_likelihood_equal_scikit_learns(points):
     )
 
 
+@pytest.mark.slow
 def test_posterior_of_the_nngp_equals_that_of_neural_tangents(points):
     x, x_test, y = points
     net = MLP(3, 1, activation="erf", sigma_b2=0.1)

@@ -81,6 +81,7 @@ def test_fixed_points_are_those_of_gaussian_integrals(name, w2, b2, expected):
     assert phase(net, q0).name == expected
 
 
+@pytest.mark.slow
 def test_an_activation_by_quadrature(monkeypatch):
     monkeypatch.setitem(registry._REGISTRY, "swish", quadrature("swish", jax.nn.swish))
     for w2, b2 in ((1.5, 0.1), (3.0, 0.02)):

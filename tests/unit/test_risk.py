@@ -64,6 +64,7 @@ def simulated(rng, n, spectrum, beta, noise, ridge, draws=200):
     return np.mean(found), np.std(found, ddof=1) / np.sqrt(draws)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("p, ridge", [(40, 0.0), (160, 0.0), (80, 5.0), (160, 5.0)])
 def test_correlated_features_are_simulated(p, ridge, rng):
     n, spectrum = 80, np.arange(1, p + 1) ** -0.5
@@ -189,6 +190,7 @@ def test_parts_are_not_negative(count):
         assert min(parts) >= -1e-12 and np.isfinite(parts).all()
 
 
+@pytest.mark.slow
 def test_the_parts_are_simulated(rng):
     d, n, count, ridge, features, data = 60, 180, 120, 3.0, 4, 24
     sphere = lambda m: (lambda x: x * np.sqrt(d) / np.linalg.norm(x, axis=1, keepdims=True))(
@@ -228,6 +230,7 @@ def test_descent_goes_from_the_signal_to_the_ridgeless_risk(gamma):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0])
 def test_descent_is_simulated(gamma, rng):
     n, times = 400, np.array([0.1, 1.0, 10.0, 100.0])

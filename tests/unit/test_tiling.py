@@ -227,6 +227,7 @@ tiled(kernel, np.load(sys.argv[1]), path=sys.argv[2], block=2)
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on(path, tmp_path):
     np.save(tmp_path / "points.npy", POINTS)
     process = python(KILLED, tmp_path / "points.npy", path)
@@ -382,6 +383,7 @@ def points(n, d=4):
     return np.random.default_rng(n).normal(size=(n, d))
 
 
+@pytest.mark.slow
 def test_the_block_is_the_largest_that_fits(path):
     """Products of n points of dimension 4 keep their entries, the file's pages and checks: 6 blocks of
     float64."""
@@ -456,6 +458,7 @@ tiled(lambda a, b: a @ b.T + wait(a), np.ones((7, 2)), block=2)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("disabled", [True, False])
 def test_the_bar_can_be_switched_off(disabled, monkeypatch):
     monkeypatch.setenv("TQDM_DISABLE", "1" if disabled else "")

@@ -198,6 +198,7 @@ RULES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RULES)
 def test_a_sweep_of_learning_rates_compiles_once(name):
     fit = lambda rate: train(NET, PARAMS, X, Y, RULES[name](rate), 6, loss="mean")
@@ -599,6 +600,7 @@ def python(*arguments):
     )
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on(path):
     whole, killed = python("", 0), python(path, 20)
     assert killed.communicate() == (b"", None) and killed.returncode == -signal.SIGKILL
