@@ -152,6 +152,27 @@ ERRORS = [
         "fourth = other + 2 * same",
     ),
     Error(
+        "no-shared-units",
+        "the variance of the kernel leaves out what two units share, A without 2B",
+        "finite/corrections.py",
+        "ntk_covariance=last.a + turned(last.b)",
+        "ntk_covariance=last.a",
+    ),
+    Error(
+        "frozen-variances",
+        "the covariance of the kernel forgets that a layer's variances fluctuate below it",
+        "finite/_layers.py",
+        "a = share * omega_omega + _first(omega_with_k, omega_with_k(at.v)) + cross",
+        "a = share * omega_omega + cross",
+    ),
+    Error(
+        "half-the-movement",
+        "the kernel moves by the second derivatives at its first point only",
+        "finite/corrections.py",
+        'jnp.einsum("abbb->ab", of_one + of_one.transpose(1, 0, 2, 3))',
+        'jnp.einsum("abbb->ab", of_one)',
+    ),
+    Error(
         "mean-loss",
         "the gradient of the mean over 2 n o is that of the mean over n o",
         "learning/conventions.py",

@@ -36,6 +36,7 @@ from ntk_helpers import (
     tiled,
 )
 from ntk_helpers.book import check, figures
+from ntk_helpers.finite import kernel_corrections
 from ntk_helpers.learning import critical_learning_rate, steps_to_time
 from ntk_helpers.learning.training import train
 from ntk_helpers.networks import get_activation, quadrature, register_activation
@@ -808,6 +809,29 @@ def test_other_arguments_of_infinite_depth(ask, says):
 def test_arguments_of_moments(net, x, says):
     with pytest.raises(ValueError, match=says):
         ntk_moments(net, x)
+
+
+@pytest.mark.parametrize(
+    "net, x, says",
+    [
+        (None, X, "net is None; expected an MLP"),
+        (replace(NET, sigma_w2=np.ones(2)), X, r"sigma_w2 has shape \(2,\); expected one number"),
+        (NET, X[0], r"x1 has shape \(3,\); expected \(points, features\)"),
+        (NET, X[:0], r"x1 has shape \(0, 3\)"),
+        (NET, X.astype(int), "x1 has dtype int64; expected a floating type"),
+        (NET, X * np.nan, "x1 holds 12 values that are NaN or infinite"),
+        (NET, 1e100 * X[:1], "the corrections leave the range of floats at depth 2 with sigma_w2 2.0"),
+        (replace(NET, activation="tanh"), 1e6 * X[:1], "are beyond 6.9e.10, up to which dual maps of"),
+        *[
+            (NET, bad, r"x1 is .*; expected an array of numbers|x1 has shape \(0,\)")
+            for bad in NO_NUMBERS.values()
+        ],
+    ],
+    ids=range(8 + len(NO_NUMBERS)),
+)
+def test_arguments_of_corrections(net, x, says):
+    with pytest.raises(ValueError, match=says):
+        kernel_corrections(net, x)
 
 
 def test_stored_runs(tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ import pytest
 from compilations import compilations
 
 import ntk_helpers as nh
-from ntk_helpers import MLP, learning, networks, theory
+from ntk_helpers import MLP, finite, learning, networks, theory
 from ntk_helpers.learning import training
 
 BESIDE = ("ntk_helpers.book", "ntk_helpers.neural_tangents_compat")
@@ -85,6 +85,7 @@ CALLS = {
     # finite
     "empirical_ntk": lambda k: nh.empirical_ntk(MODEL, scaled(k, WEIGHTS), X + k),
     "empirical_ntk_cost": lambda k: nh.empirical_ntk_cost(MODEL, scaled(k, WEIGHTS), X + k),
+    "kernel_corrections": lambda k: finite.kernel_corrections(net(k), X[:2] + k),
     "ntk_moments": lambda k: nh.ntk_moments(net(k, activation="relu", sigma_b2=0.0), X + k),
     "sample_ntk": lambda k: nh.sample_ntk(net(k), jax.random.key(k), X + k, 3),
     # scale
