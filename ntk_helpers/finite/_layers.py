@@ -15,11 +15,12 @@ units of the layer below has this form by the symmetry of its weights,
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ntk_helpers.finite._four_points import four_points
-from ntk_helpers.finite._two_points import two_points
+from ntk_helpers.finite._four_points import FourPoints, four_points
+from ntk_helpers.finite._two_points import Map, two_points
 from ntk_helpers.networks.mlp import MLP
 
 __all__ = ["Order", "first_layer", "next_layer"]
@@ -34,8 +35,8 @@ class Order(NamedTuple):
     theta1: Float[Array, "n n"]
     v: Float[Array, "n n n n"]
     d: Float[Array, "n n n n"]
-    f: Float[Array, "n n n n"]
     a: Float[Array, "n n n n"]
+    f: Float[Array, "n n n n"]
     b: Float[Array, "n n n n"]
     p: Float[Array, "n n n n"]
     q: Float[Array, "n n n n"]
@@ -47,55 +48,92 @@ def first_layer(covariance: Array, theta: Array) -> Order:
     return Order(covariance, theta, pairs, pairs, *[quadruples] * 7)
 
 
+class Below(NamedTuple):
+    r"""What a layer takes from the one below: the coefficients of its own parameters, n over the lower width,
+    and Gaussian means at the lower kernel."""
+
+    w: Array  # σ_w²
+    own: Array  # of E φφ in Θ
+    share: Array
+    values: Map
+    slopes: Map
+    four: FourPoints
+
+
 def next_layer(net: MLP, bias: Array, own: Array, share: Array, at: Order) -> Order:
     r"""One layer up. The weights' own part of $\hat\Theta$ is `own` $E[\phi\phi]$ and the biases' is `bias`;
     `share` is n over the width of the layer below."""
-    w, theta = net.sigma_w2, at.theta
-    k = jnp.where((jnp.diagonal(at.k) <= net.phi.reach()).all(), at.k, jnp.nan)
-    values, slopes = two_points(net.phi.fn, k)
-    four = four_points(net.phi.fn, k)
-    s, t = values.value, slopes.value
-    left, right = theta[:, :, None, None], theta  # Θ_ab and Θ_cd of a quadruple ab, cd
+    maps = two_points(net.phi.fn, at.k)
+    below = Below(net.sigma_w2, own, share, *maps, four_points(net.phi.fn, at.k))
+    s, t = (each.value for each in maps)
+    k, theta = below.w * s + net.sigma_b2, own * s + below.w * t * at.theta + bias
+    above = Order(
+        k,
+        theta,
+        *_means(below, at),
+        *_same_unit(below, at),
+        *_two_units(below, at),
+        *_differential(below, at),
+    )
+    known = (jnp.diagonal(at.k) <= net.phi.reach()).all()
+    return jax.tree.map(lambda x: jnp.where(known, x, jnp.nan), above)
 
-    # What one unit adds to Θ is ω = own φφ + w φ'φ'Θ; it moves with K and with its own Θ.
-    omega = own * s + w * t * theta
+
+def _means(below: Below, at: Order) -> tuple[Array, Array]:
+    r"""$K_1$ and $\Theta_1$: of $\phi\phi$, and of $\phi'\phi'\hat\Theta$ with the moments that
+    $\hat\Theta$ has with two preactivations of the same unit."""
+    w, own, _, values, slopes, _ = below
+    with_two = at.d + at.f + at.f.swapaxes(2, 3)
+    moved = values.change(at.k1) + values.curvature(at.v)
+    turned = slopes.value * at.theta1 + at.theta * (slopes.change(at.k1) + slopes.curvature(at.v))
+    return w * moved, own * moved + w * (turned + jnp.einsum("abab->ab", slopes.change(with_two)))
+
+
+def _same_unit(below: Below, at: Order) -> tuple[Array, Array, Array]:
+    r"""V, D and A, from $\omega = $ own $\phi\phi + \sigma_w^2 \phi'\phi'\,\hat\Theta$ of a unit below."""
+    w, own, share, values, slopes, four = below
+    s, t, left = values.value, slopes.value, at.theta[:, :, None, None]
     connected = lambda moment, x, y: moment - x[:, :, None, None] * y
     same_values = connected(four.values, s, s)
-    same_mixed = w * left * connected(four.mixed, t, s)  # w φ'φ'Θ with φφ
-    same_slopes = w**2 * left * right * connected(four.slopes, t, t)
+    same_mixed = w * left * connected(four.mixed, t, s)
+    same_slopes = w**2 * left * at.theta * connected(four.slopes, t, t)
     omega_value = own * same_values + same_mixed
     omega_omega = own * (omega_value + _turned(same_mixed)) + same_slopes
 
+    # Of two units below: ω moves with K and with its own Θ.
     with_k = lambda x: w * values.change(x)
-    omega_with_k = lambda x: own * values.change(x) + w * theta * slopes.change(x)
-    v_right = with_k(at.v)
-    d_right = omega_with_k(at.d)  # Θ_ab below with the change of ω_cd
-    cross = w * t[:, :, None, None] * d_right
-    v = share * w**2 * same_values + _first(with_k, v_right)
-    d = share * w * omega_value + _first(omega_with_k, v_right) + w * t[:, :, None, None] * with_k(at.d)
+    omega_with_k = lambda x: own * values.change(x) + w * at.theta * slopes.change(x)
+    with_theta = w * t[:, :, None, None]
+    cross = with_theta * omega_with_k(at.d)
+    v = share * w**2 * same_values + _first(with_k, with_k(at.v))
+    d = share * w * omega_value + _first(omega_with_k, with_k(at.v)) + with_theta * with_k(at.d)
     a = share * omega_omega + _first(omega_with_k, omega_with_k(at.v)) + cross + _turned(cross)
-    a = a + w**2 * t[:, :, None, None] * t * at.a
+    return v, d, a + w * with_theta * t * at.a
 
-    # Moments that join two units: t_ac t_bd at the quadruple ab, cd, and bend = E φ''_a φ_c.
-    bend = 2 * values.own
-    f_own = share * four.mixed * left + _joined(bend, t, bend, t, at.f)
-    f = w**2 * f_own
-    b = w**2 * (share * four.slopes * left * right + t[:, None, :, None] * t[None, :, None, :] * at.b)
 
-    bends = share * four.bends * left * theta[:, None, :, None]
-    p = jnp.einsum("ad,bc,abac->abcd", bend, t, at.b) + jnp.einsum(
-        "bc,abcd->abcd", t, _last(bend, t, at.p, "ad")
-    )
+def _two_units(below: Below, at: Order) -> tuple[Array, Array]:
+    r"""F and B, from $\phi'_i\phi'_j\,\hat\Theta_{ij}$ of two units below, or of one twice."""
+    w, _, share, _, slopes, four = below
+    t, left = slopes.value, at.theta[:, :, None, None]
+    of_two = t[:, None, :, None] * t[None, :, None, :] * at.b
+    return w**2 * _f(below, at), w**2 * (share * four.slopes * left * at.theta + of_two)
+
+
+def _f(below: Below, at: Order) -> Array:
+    bend, t = 2 * below.values.own, below.slopes.value
+    return below.share * below.four.mixed * at.theta[:, :, None, None] + _joined(bend, t, bend, t, at.f)
+
+
+def _differential(below: Below, at: Order) -> tuple[Array, Array]:
+    r"""P and Q. Where the weights' own gradient meets $\hat\Theta_{ij}$ below, Q has F's sum."""
+    w, own, share, values, slopes, four = below
+    bend, t, left = 2 * values.own, slopes.value, at.theta[:, :, None, None]  # bend: E φ''_a φ_c
+    bends = share * four.bends * left * at.theta[:, None, :, None]
+    p = jnp.einsum("ad,bc,abac->abcd", bend, t, at.b)
+    p = p + jnp.einsum("bc,abcd->abcd", t, _last(bend, t, at.p, "ad"))
     q = left * _joined(2 * slopes.own, slopes.cross, bend, t, at.f).swapaxes(1, 2)
     q = q + t[:, :, None, None] * _last(bend, t, at.q, "cd")
-    p, q = w**2 * (bends + p), w**2 * (bends + q) + own * w * f_own.swapaxes(1, 2)
-
-    # Means: E φφ and E φ'φ'Θ̂, with the moments of Θ̂ and two preactivations of the same unit.
-    with_two = at.d + at.f + at.f.swapaxes(2, 3)
-    moved = values.change(at.k1) + values.curvature(at.v)
-    theta1 = own * moved + w * (t * at.theta1 + theta * (slopes.change(at.k1) + slopes.curvature(at.v)))
-    theta1 = theta1 + w * jnp.einsum("abab->ab", slopes.change(with_two))
-    return Order(w * s + net.sigma_b2, omega + bias, w * moved, theta1, v, d, f, a, b, p, q)
+    return w**2 * (bends + p), w**2 * (bends + q) + own * w * _f(below, at).swapaxes(1, 2)
 
 
 def _turned(x: Array) -> Array:
