@@ -123,12 +123,16 @@ def environment(**values: str) -> Iterator[None]:
 
 
 def code_of(path: Path, slips: Sequence[Slip] = ()) -> str:
-    """A hash of what a finished trial holds for: the package's text, the code of the notebook, its slips."""
-    files = sorted((ROOT / "ntk_helpers").rglob("*.py"))
+    """A hash of what a trial was of: the code of the notebook, and its slips."""
     cells = nbformat.read(path, as_version=4).cells
-    code = [cell.source.encode() for cell in cells if cell.cell_type == "code"]
-    changes = [text.encode() for slip in slips for text in (slip.old, slip.new)]
-    return sha256(b"".join([file.read_bytes() for file in files] + code + changes)).hexdigest()[:12]
+    code = [cell.source for cell in cells if cell.cell_type == "code"]
+    return sha256("".join([*code, *(slip.old + slip.new for slip in slips)]).encode()).hexdigest()[:12]
+
+
+def package_now() -> str:
+    """A hash of the package's text: a trial with another package is made again."""
+    files = sorted((ROOT / "ntk_helpers").rglob("*.py"))
+    return sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
 
 
 def finished(
@@ -142,12 +146,13 @@ def finished(
     if it was made."""
     file = ROOT / ".stored" / "trials" / f"{path.stem}_{name}.json"
     row = rows_made().get((path.stem, name), {})
-    if row.get("code") != (code := code_of(path, slips)):
+    made_of = {"code": code_of(path, slips), "package": package_now()}
+    if not made_of.items() <= row.items():
         with tempfile.TemporaryDirectory() as copy:
             package = Path(copy) / "ntk_helpers"
             shutil.copytree(ROOT / "ntk_helpers", package, ignore=shutil.ignore_patterns("__pycache__"))
             change(package)
-            row = {"trial": name, "code": code} | trial(path, shift, package, slips)
+            row = {"trial": name} | made_of | trial(path, shift, package, slips)
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(row))
     print(f"{path.stem} {name}: {len(row['failed'])} of {row['claims']} claims fail, "
@@ -195,9 +200,9 @@ def with_slips(path: Path) -> list[dict]:
 def collect() -> None:
     """Write what is finished, one trial a line, with the errors and the claims that were on trial.
 
-    Trials with other keys and with slips are those of the present code. Of errors planted in the package a
-    notebook's last complete set is kept, in which each error that is called was tried, until there is
-    another.
+    Trials with other keys and with slips are those of the notebook's present code. Of errors planted in the
+    package a notebook's last complete set is kept, in which each error that is called was tried, until there
+    is another.
     """
     target = ROOT / "notebooks" / "stored" / "trials.json"
     claims = json.loads(target.read_text(encoding="utf-8"))["claims"] if target.exists() else {}
@@ -209,8 +214,8 @@ def collect() -> None:
         if slips and (row := made.get((stem, SLIPS), {})).get("code") == code_of(path, slips):
             rows.append(row | {"slips": [[slip.claim, slip.wrong] for slip in slips]})
         unchanged = made.get((stem, UNCHANGED), {"reached": [], "code": None})
-        set_of_errors = [made.get((stem, name)) for name in unchanged["reached"]]
-        if all(row and row["code"] == unchanged["code"] for row in set_of_errors):
+        set_of_errors = [made.get((stem, name), {}) for name in unchanged["reached"]]
+        if all(_of_the_same(row, unchanged) for row in set_of_errors):
             if unchanged["code"] == code:
                 cells = nbformat.read(path, as_version=4).cells
                 tried[stem] = [text for cell in cells for _, text, _ in claims_of(cell)]
@@ -230,6 +235,10 @@ def collect() -> None:
         '"rows": [\n' + _lines(list(map(_json, rows))) + "\n]",
     ]
     target.write_text("{" + _lines(parts) + "}\n", encoding="utf-8")
+
+
+def _of_the_same(row: dict, other: dict) -> bool:
+    return all(row.get(part) == other.get(part) for part in ("code", "package"))
 
 
 def _json(value) -> str:
