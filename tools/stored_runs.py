@@ -3,6 +3,7 @@
     python tools/stored_runs.py 06_kernels    moments of the kernel at initialization, on the papers' grids
     python tools/stored_runs.py 06_training   kernel and loss in training, as in Seleznova & Kutyniok 2021
     python tools/stored_runs.py 06_rates      the same at the networks' own learning rates
+    python tools/stored_runs.py 06_centred    the same of each network less its output at the start
     python tools/stored_runs.py 07_accuracy   what networks of all phases learn, as in Xiao et al. 2020
 
 `--worker 0/2` does every second case, so that two processes share a run. A run that was stopped goes on when
@@ -30,7 +31,7 @@ import numpy as np
 import optax
 from sklearn.datasets import load_digits
 
-from ntk_helpers import MLP, empirical_ntk, max_learning_rate, sample_ntk
+from ntk_helpers import MLP, empirical_ntk, kernel_dynamics, max_learning_rate, sample_ntk
 from ntk_helpers.book import digest
 from ntk_helpers.learning.training import Run, train
 from ntk_helpers.theory import critical_sigma_w2
@@ -85,6 +86,13 @@ def rate_cases() -> Iterator[dict]:
             yield setting | {"depth": 10, "width": 256, "steps": 600, "seed": seed}
 
 
+def centred_cases() -> Iterator[dict]:
+    """Those of `rate_cases`, at their rates, which come from the mean of the ten outputs' kernels, and at
+    rates that come from the whole kernel."""
+    for case in rate_cases():
+        yield from (case | {"kernel": kernel} for kernel in ("mean", "whole"))
+
+
 def digits() -> tuple[np.ndarray, np.ndarray]:
     """128 images of 64 pixels in [0, 1], and their labels as unit vectors."""
     data = load_digits()
@@ -127,19 +135,57 @@ def run_rates(case: dict, checkpoint: Path) -> dict:
     }
 
 
-def descend(case: dict, eta: float | None, at: list[int], **settings) -> tuple[Run, float]:
-    """A network trained on the digits, and its largest stable rate, of which half is taken without `eta`."""
+def run_centred(case: dict, checkpoint: Path) -> dict:
+    """The network f less its output f₀ at the start, at half of the largest rate that a kernel allows: the
+    same at RATE_STEPS, and how far it is from the linear prediction, relative to how far that has moved."""
+    start = time.process_time()
+    net, params = network(case)
+    x, y = digits()
+    theta, f0 = empirical_ntk(net, params, x), np.asarray(net.apply(params, x))
+    limits = {
+        "mean": max_learning_rate(empirical_ntk(net, params, x, output="trace"), "sum_half") * len(x),
+        "whole": max_learning_rate(theta, "sum_half") * len(x),
+    }
+    eta = limits[case["kernel"]] / 2
+    see = {"outputs": partial(net.apply, x=x)}
+    # f - f₀ learns y as f learns y + f₀
+    run, _ = descend(case, eta, RATE_STEPS, targets=y + f0, see=see, checkpoint=checkpoint)
+    found = {
+        "loss": short(run.loss / 5),
+        "change": short(run.change("ntk")),
+        "eta": short(eta),
+        "eta_over_max": short(eta / limits["whole"]),
+    }
+    if case["kernel"] == "whole":  # at the other rates the prediction may diverge
+        linear = kernel_dynamics(theta, y, loss="sum_half", learning_rate=eta / len(x))
+        predicted = linear.train(RATE_STEPS[1:], np.zeros_like(y))
+        missed = np.asarray(run.observed["outputs"], float)[1:] - f0 - predicted
+        norm = lambda values: np.sqrt((values**2).sum((1, 2)))
+        found["off"] = short(norm(missed) / norm(predicted))
+    return found | {"seconds": round(time.process_time() - start, 1)}
+
+
+def network(case: dict):
+    """The network of a case, and its parameters at the start."""
     shape = (case["depth"], case["width"], 10)
     net = MLP(*shape, case["activation"], case["sigma_w2"], case["sigma_b2"], "standard")
+    return net, net.init(jax.random.key(case.get("seed", 0)), 64, jnp.float32)
+
+
+def descend(
+    case: dict, eta: float | None, at: list[int], targets=None, see: dict | None = None, **settings
+) -> tuple[Run, float]:
+    """A network trained on the digits, and its largest stable rate, of which half is taken without `eta`."""
+    net, params = network(case)
     x, y = digits()
-    params = net.init(jax.random.key(case.get("seed", 0)), 64, jnp.float32)
     kernel = partial(empirical_ntk, net, x1=x, output="trace")
     limit = max_learning_rate(kernel(params), "sum_half") * len(x)
     rule, steps = optax.sgd(limit / 2 if eta is None else eta), case["steps"]
-    settings |= {"loss": descent_loss, "at": [s for s in at if s <= steps], "observe": {"ntk": kernel}}
+    settings |= {"loss": descent_loss, "at": [s for s in at if s <= steps]}
+    settings["observe"] = {"ntk": kernel} | (see or {})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of runs that diverge, which the result says
-        return train(net, params, x, y, rule, steps, **settings), limit
+        return train(net, params, x, y if targets is None else targets, rule, steps, **settings), limit
 
 
 def accuracy_cases() -> Iterator[dict]:
@@ -251,6 +297,7 @@ RUNS = {
     "06_kernels": (kernel_cases, run_kernels),
     "06_training": (training_cases, run_training),
     "06_rates": (rate_cases, run_rates),
+    "06_centred": (centred_cases, run_centred),
     "07_accuracy": (accuracy_cases, run_accuracy),
 }
 
