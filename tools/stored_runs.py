@@ -5,6 +5,7 @@
     python tools/stored_runs.py 06_rates      the same at the networks' own learning rates
     python tools/stored_runs.py 06_centred    the same of each network less its output at the start
     python tools/stored_runs.py 07_accuracy   what networks of all phases learn, as in Xiao et al. 2020
+    python tools/stored_runs.py 07_centred    the same networks, with the output at the start subtracted
 
 `--worker 0/2` does every second case, so that two processes share a run. A run that was stopped goes on when
 it is started again: finished cases lie in .stored/ or are stored already, and a training in progress has a
@@ -207,26 +208,39 @@ def run_accuracy(case: dict, checkpoint: Path) -> dict:
     """Each network at the rate 1/λ_max of its own kernel: accuracy on 64 training and 256 test images, and
     the relative change of its kernel on 16."""
     start = time.process_time()
+    found = [learned(case, seed, 0.0, change=True) for seed in range(case["networks"])]
+    return by_name(found) | {"seconds": round(time.process_time() - start, 1)}
+
+
+def run_centred(case: dict, checkpoint: Path) -> dict:
+    """The same networks and rates, but f - f₀ is trained and tested, with f₀ the output at the start."""
+    start = time.process_time()
+    found = [learned(case, seed, 1.0, change=False) for seed in range(case["networks"])]
+    return by_name(found) | {"seconds": round(time.process_time() - start, 1)}
+
+
+def learned(case: dict, seed: int, share: float, change: bool) -> dict:
+    """A network whose output less a share of that at the start is trained: accuracies, change of the
+    kernel."""
     net = MLP(case["depth"], 256, 10, "erf", case["sigma_w2"], 0.05)
     images, labels = centred_digits()
     x, y = images.astype(np.float32), np.eye(10, dtype=np.float32)[labels] - np.float32(0.1)
-    found: dict[str, list] = {"trained": [], "tested": [], "change": []}
-    for seed in range(case["networks"]):
-        params = net.init(jax.random.key(seed), 64, jnp.float32)
-        theta = empirical_ntk(net, params, x[:64], output="trace")
-        rule = optax.sgd(max_learning_rate(theta, "sum_half") / 2)
-        seen = {
-            "right": lambda p: net.apply(p, x).argmax(1) == labels,
-            "ntk": partial(empirical_ntk, net, x1=x[:16], output="trace"),
-        }
-        run = train(net, params, x[:64], y[:64], rule, case["steps"], loss="sum_half", observe=seen)
-        right = run.observed["right"][-1]
-        found["trained"].append(right[:64].mean())
-        found["tested"].append(right[64:].mean())
-        found["change"].append(run.change("ntk")[-1])
-    return {name: short(values) for name, values in found.items()} | {
-        "seconds": round(time.process_time() - start, 1)
-    }
+    params = net.init(jax.random.key(seed), 64, jnp.float32)
+    less = np.float32(share) * np.asarray(net.apply(params, x))
+    theta = empirical_ntk(net, params, x[:64], output="trace")
+    rule = optax.sgd(max_learning_rate(theta, "sum_half") / 2)
+    seen = {"right": lambda p: (net.apply(p, x) - less).argmax(1) == labels}
+    if change:
+        seen["ntk"] = partial(empirical_ntk, net, x1=x[:16], output="trace")
+    run = train(net, params, x[:64], y[:64] + less[:64], rule, case["steps"], loss="sum_half", observe=seen)
+    right = run.observed["right"][-1]
+    found = {"trained": right[:64].mean(), "tested": right[64:].mean()}
+    return found | ({"change": run.change("ntk")[-1]} if change else {})
+
+
+def by_name(rows: list[dict]) -> dict:
+    """The values of several runs in lists."""
+    return {name: short([row[name] for row in rows]) for name in rows[0]}
 
 
 def kernel_cases() -> Iterator[dict]:
@@ -299,6 +313,7 @@ RUNS = {
     "06_rates": (rate_cases, run_rates),
     "06_centred": (centred_cases, run_centred),
     "07_accuracy": (accuracy_cases, run_accuracy),
+    "07_centred": (accuracy_cases, run_centred),
 }
 
 
