@@ -212,7 +212,7 @@ def run_accuracy(case: dict, checkpoint: Path) -> dict:
     return by_name(found) | {"seconds": round(time.process_time() - start, 1)}
 
 
-def run_centred(case: dict, checkpoint: Path) -> dict:
+def run_accuracy_centred(case: dict, checkpoint: Path) -> dict:
     """The same networks and rates, but f - f₀ is trained and tested, with f₀ the output at the start."""
     start = time.process_time()
     found = [learned(case, seed, 1.0, change=False) for seed in range(case["networks"])]
@@ -313,7 +313,7 @@ RUNS = {
     "06_rates": (rate_cases, run_rates),
     "06_centred": (centred_cases, run_centred),
     "07_accuracy": (accuracy_cases, run_accuracy),
-    "07_centred": (accuracy_cases, run_centred),
+    "07_centred": (accuracy_cases, run_accuracy_centred),
 }
 
 
