@@ -59,7 +59,8 @@ def matrix(trials: Trials) -> str:
     stems = list(trials.claims)
     versions = ", ".join(f"{name} {version}" for name, version in trials.about["versions"].items())
     tried = [(stem, claim) for stem in stems for claim in trials.claims[stem]]
-    noticing = sum(trials.noticed(*claim) > 0 for claim in tried)
+    noticing = {(row["notebook"], text) for row in trials.planted.values() for _, text in row["failed"]}
+    planted = {error for error, _ in trials.planted}
     rows = []
     for error, (wrong, file) in trials.errors.items():
         counts = [trials.noticers(error, stem) for stem in stems]
@@ -67,9 +68,10 @@ def matrix(trials: Trials) -> str:
         rows.append([f"{wrong} (`{file}`)", *("·" if count is None else str(count) for count in counts)])
     failed = sum(len(row["failed"]) for row in trials.keys)
     return (
-        f"**{noticing} of {len(tried)} claims** in the {len(stems)} of {trials.notebooks} notebooks that "
-        f"were tried so far noticed at least one of {len(trials.errors)} errors ({trials.about['date']}; "
-        f"{versions}). In {len(trials.keys)} trials with other keys {failed} claims failed.\n\n"
+        f"**{len(noticing & set(tried))} of {len(tried)} claims** in the {len(stems)} of {trials.notebooks} "
+        f"notebooks that were tried so far noticed at least one of the {len(planted)} errors whose code they "
+        f"call ({trials.about['date']}; {versions}). In {len(trials.keys)} trials with other keys {failed} "
+        "claims failed.\n\n"
         + table(["What is wrong", *(f"[{_short(stem)}]({stem}.ipynb)" for stem in stems), "all"], rows)
     )
 
