@@ -26,7 +26,7 @@ WORKERS := --numprocesses 2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help book site pdf offline check lint test test-oldest lab student instructor slides execute links lock gpu bench trials colab clean
+.PHONY: help book site pdf offline check lint style test test-oldest lab student instructor slides execute links lock gpu bench trials colab clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -41,14 +41,16 @@ pdf: $(PDF) ## print the book to notebooks/_build/ntk-book.pdf (needs Chromium)
 
 offline: $(OFFLINE) ## pack the site into notebooks/_build/ntk-book-offline.zip, to be read without a server
 
-check: lint ## before a commit: format, lint, types, page lint, and the quick unit tests
-	$(PY) -m pytest tests/unit -m 'not slow' $(WORKERS) --ignore tests/unit/test_project.py
+check: style ## before a commit: format, lint, types, page lint, and the quick unit tests
+	$(PY) -m pytest tests/book tests/unit -m 'not slow' $(WORKERS)
 
-lint: $(READY) ## format, lint, types and page lint alone
+lint: style ## format, lint, types and page lint alone
+	$(PY) -m pytest tests/book tests/unit/test_project.py
+
+style: $(READY) ## format, lint and types alone
 	$(PY) -m ruff format --check
 	$(PY) -m ruff check
 	$(PY) -m mypy
-	$(PY) -m pytest tests/book tests/unit/test_project.py
 
 test: lint $(SITE) $(BROWSER) ## lint, unit tests, the site in a browser, every chapter re-executed
 	$(PY) -m pytest tests/unit tests/site notebooks --ignore tests/unit/test_project.py --site $(HTML) $(NBVAL) $(WORKERS)

@@ -162,9 +162,11 @@ def critical_sigma_w2(activation: str | Activation, sigma_b2: float) -> float:
     sec. 3; Hayou et al. 2019).
 
     It is $1/E[\phi'(\sqrt q z)^2]$ at the smallest $q$ with
-    $q - E[\phi(\sqrt q z)^2]/E[\phi'(\sqrt q z)^2] = \sigma_b^2$: that $q$ is then fixed. Raises `ValueError`
-    for an unknown name, a `sigma_b2` that is not a variance, or beyond the reach of the activation's dual
-    maps, and where no such $q$ is found.
+    $q - E[\phi(\sqrt q z)^2]/E[\phi'(\sqrt q z)^2] = \sigma_b^2$: that $q$ is then fixed. It may repel, as
+    for GELU without biases, where it is 0: larger inputs then explode at a smaller $\sigma_w^2$ already.
+
+    Raises `ValueError` for an unknown name, a `sigma_b2` that is not a variance, or beyond the reach of the
+    activation's dual maps, and where no such $q$ is found.
 
     >>> round(critical_sigma_w2("tanh", 0.05), 4)
     1.761

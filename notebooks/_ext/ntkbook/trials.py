@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 from sphinx.util.docutils import SphinxDirective
@@ -45,15 +46,6 @@ class Trials:
         return None if row is None else len(row["failed"])
 
 
-class PlantedErrors(SphinxDirective):
-    """``planted-errors``: what was tried, and how many claims of each notebook noticed each error."""
-
-    def run(self) -> list:
-        folder = Path(self.env.srcdir)
-        self.env.note_dependency(str(folder / "stored" / "trials.json"))
-        return self.parse_text_to_nodes(matrix(Trials(folder)))
-
-
 def matrix(trials: Trials) -> str:
     """Counts in words, and the table of errors and notebooks."""
     stems = list(trials.claims)
@@ -76,15 +68,6 @@ def matrix(trials: Trials) -> str:
     )
 
 
-class Slips(SphinxDirective):
-    """``slips``: the errors in the notebooks' own cells, and which claims noticed."""
-
-    def run(self) -> list:
-        folder = Path(self.env.srcdir)
-        self.env.note_dependency(str(folder / "stored" / "trials.json"))
-        return self.parse_text_to_nodes(slips_table(Trials(folder)))
-
-
 def slips_table(trials: Trials) -> str:
     """Counts in words, and the table of slips and the claims that should notice them."""
     rows = []
@@ -103,3 +86,26 @@ def slips_table(trials: Trials) -> str:
 def _short(stem: str) -> str:
     """The number of a chapter, the name of an appendix."""
     return stem[:2] if stem[:2].isdigit() else stem.replace("_", " ")
+
+
+class TrialTable(SphinxDirective):
+    """What `say` makes of the stored trials."""
+
+    say: Callable[[Trials], str]
+
+    def run(self) -> list:
+        folder = Path(self.env.srcdir)
+        self.env.note_dependency(str(folder / "stored" / "trials.json"))
+        return self.parse_text_to_nodes(self.say(Trials(folder)))
+
+
+class PlantedErrors(TrialTable):
+    """``planted-errors``: what was tried, and how many claims of each notebook noticed each error."""
+
+    say = staticmethod(matrix)
+
+
+class Slips(TrialTable):
+    """``slips``: the errors in the notebooks' own cells, and which claims noticed."""
+
+    say = staticmethod(slips_table)
