@@ -59,6 +59,6 @@ def test_slips_are_listed_with_the_claims_that_noticed(stored):
     counts, _, _, _, *rows = trials.slips_table(stored).splitlines()
     assert counts == "**1 of 2 slips** were noticed."
     assert rows == [
-        "| [errata](errata.ipynb) | \\|d\\| for d | d = | yes |",
-        "| [errata](errata.ipynb) | a sign | f | **no** |",
+        "| [errata](errata.ipynb) | \\|d\\| for d | d = e | yes |",
+        "| [errata](errata.ipynb) | a sign | f … | **no** |",
     ]

@@ -74,9 +74,10 @@ def slips_table(trials: Trials) -> str:
     for stem, row in trials.slips.items():
         failed = [text for _, text in row["failed"]]
         for claim, wrong in row["slips"]:
-            noticed = any(text.startswith(claim) for text in failed)
+            noticed = [text for text in failed if text.startswith(claim)]
             page, said = f"[{_short(stem)}]({stem}.ipynb)", "yes" if noticed else "**no**"
-            rows.append([page, *(text.replace("|", "\\|") for text in (wrong, claim)), said])
+            whole = noticed[0] if noticed else f"{claim} …"
+            rows.append([page, *(text.replace("|", "\\|") for text in (wrong, whole)), said])
     noticed = sum(row[-1] == "yes" for row in rows)
     return f"**{noticed} of {len(rows)} slips** were noticed.\n\n" + table(
         ["Page", "What is wrong", "Claim", "Noticed"], rows
