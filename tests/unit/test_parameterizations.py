@@ -263,7 +263,7 @@ def test_a_small_step_moves_the_output_alike_at_every_alpha(kind, optimizer):
 def test_a_linear_network_of_two_layers_ends_where_it_must(gamma):
     """f = v·u/(γn) under flow at a rate nγ² keeps H² - 4γ²f², H = (|u|² + |v|²)/n: exact at every width. At
     large width H₀ = 2 and f₀ = 0, so that H ends at √(1 + γ²y²) times its start."""
-    n, target, x = 10_000, 1.0, jnp.ones((1, 4))
+    n, target, x = 2_500, 1.0, jnp.ones((1, 4))
     by_alpha = [("mup", 1 / gamma), ("ntk", 1 / (gamma * n**0.5))]
     for kind, alpha in by_alpha:
         net = MLP(2, n, 1, "linear", 1.0, 0.0, kind, alpha)
@@ -278,7 +278,7 @@ def test_a_linear_network_of_two_layers_ends_where_it_must(gamma):
         start, f0 = of_flow(params), float(net.apply(params, x).squeeze())
         conserved = (start**2 + 4 * gamma**2 * (target**2 - f0**2)) ** 0.5
         np.testing.assert_allclose(2 * ends[1] - ends[0], conserved, rtol=1e-5)
-        np.testing.assert_allclose(ends[1] / start, (1 + gamma**2) ** 0.5, rtol=0.03)
+        np.testing.assert_allclose(ends[1] / start, (1 + gamma**2) ** 0.5, rtol=4 / n**0.5)
 
 
 def test_wrong_arguments_of_rates():
