@@ -4,6 +4,7 @@ from functools import partial
 
 import jax
 import numpy as np
+import optax
 
 from ntk_helpers import (
     MLP,
@@ -34,8 +35,10 @@ from ntk_helpers import (
 from ntk_helpers.finite import NTKCost
 from ntk_helpers.infinite import Kernels
 from ntk_helpers.learning import KernelDynamics, LeastSquares, Posterior
+from ntk_helpers.learning.training import scale_by_parameterization
 from ntk_helpers.networks import get_activation
 from ntk_helpers.theory import FixedPoint, Layers, Phase, Risk, linear_risk
+from ntk_helpers.trust import CoordinateCheck, coordinate_check
 
 
 def networks(key: jax.Array) -> tuple[MLP, object]:
@@ -72,6 +75,13 @@ def training(net: MLP, params: object, theta: np.ndarray, y: np.ndarray, x: jax.
 def theory(net: MLP) -> tuple[Phase, FixedPoint, Layers, Risk, float]:
     risk = linear_risk(10, np.ones(5), np.ones(5), noise=0.1)
     return phase(net), fixed_point(net), propagate(net), risk, critical_sigma_w2("relu", 0.0)
+
+
+def widths(key: jax.Array, x: jax.Array, y: jax.Array) -> tuple[np.ndarray, str]:
+    net = MLP(depth=3, width=64, parameterization="mup", alpha=8.0)
+    sgd = lambda net: optax.chain(optax.sgd(0.1), scale_by_parameterization(net, "sgd"))
+    found: CoordinateCheck = coordinate_check(net, (64, 128), x, y, sgd, 3, loss="mean", key=key, draws=2)
+    return found.slopes, str(found)
 
 
 def draws(net: MLP, key: jax.Array, x: jax.Array) -> object:

@@ -66,7 +66,7 @@ def _is_real(x: object) -> bool:
 
 def check_positive(name: str, value: object) -> None:
     """Raise `ValueError` unless `value` is one number, positive and finite."""
-    if not is_number(value) or not 0 < value < np.inf:
+    if isinstance(value, jax.core.Tracer) or not is_number(value) or not 0 < value < np.inf:
         raise ValueError(f"{name} is {value!r}; expected a positive number.")
 
 

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from ntk_helpers._lib.host import in_float64
 from ntk_helpers._lib.inputs import check_points, is_traced
 from ntk_helpers.finite._layers import Order, first_layer, next_layer
-from ntk_helpers.networks.mlp import MLP, check_network
+from ntk_helpers.networks.mlp import MLP, check_kernel_limit
 
 __all__ = ["KernelCorrections", "kernel_corrections"]
 
@@ -63,7 +63,8 @@ def kernel_corrections(net: MLP, x: Float[Array, "n d"]) -> KernelCorrections:
     has a variance 14 % above its leading order. Numbers are for one of the outputs, whatever `d_out`. With
     unequal hidden widths n is their harmonic mean, and a layer counts by n over its width. In the standard
     parameterization $\Theta$ and its moments are those at `net.width`, as for `ntk`: they grow with it, and
-    what is expanded in 1/n is $\Theta/n$.
+    what is expanded in 1/n is $\Theta/n$. `net.alpha` scales the two means by its square, the rest by its
+    fourth power.
 
     At a kink $\phi''$ is the limit of smooth activations: the movement has the units that cross it, which a
     derivative along the flow does not see. Gaussian means are good to 1e-9 or so where variances are near 1
@@ -79,6 +80,7 @@ def kernel_corrections(net: MLP, x: Float[Array, "n d"]) -> KernelCorrections:
     Raises
 
     - `ValueError` for what is no network, and for inputs that are not a finite (n, d) array;
+    - `ValueError` for μP, whose kernels have no limit to be corrected;
     - `ValueError` for variances at which the activation's dual maps are not known, and for results that leave
       the range of floats.
 
@@ -92,15 +94,15 @@ def kernel_corrections(net: MLP, x: Float[Array, "n d"]) -> KernelCorrections:
     >>> [round(float(value.squeeze()), 6) for value in (found.ntk_covariance, found.movement)]
     [640.0, 320.0]
     """
-    check_network(net)
+    check_kernel_limit(net)
     x, _ = check_points(x)
     widths = np.array(net.widths, float)
     share = 1 / (widths * np.mean(1 / widths)) if len(widths) else widths
-    arguments = replace(net, width=1, d_out=1), np.array(net.fan_in(x.shape[1]), float), share
+    arguments = replace(net, width=1, d_out=1, alpha=1.0), np.array(net.fan_in(x.shape[1]), float), share
     if is_traced(net, x):
-        return _corrections(*arguments, x)
+        return _scaled(net.alpha, _corrections(*arguments, x))
     with in_float64():
-        found = _corrections(*arguments, np.asarray(x, float))
+        found = _scaled(net.alpha, _corrections(*arguments, np.asarray(x, float)))
     _check_range(net, found)
     return found
 
@@ -131,6 +133,13 @@ def _corrections(net: MLP, fan_in: Array, share: Array, x: Array) -> KernelCorre
     start = first_layer(net.sigma_w2 * gram + net.sigma_b2, own[0] * gram + bias)
     last, _ = jax.lax.scan(lambda at, each: (next_layer(net, bias, *each, at), None), start, (own[1:], share))
     return _of_outputs(last)
+
+
+def _scaled(alpha: float, found: KernelCorrections) -> KernelCorrections:
+    """Of an output alpha times as large: its kernels have a factor alpha squared, and all but their means
+    are of two kernels."""
+    means = {name: alpha**2 * getattr(found, name) for name in ("nngp_mean", "ntk_mean")}
+    return jax.tree.map(lambda each: alpha**4 * each, found)._replace(**means)
 
 
 def _of_outputs(last: Order) -> KernelCorrections:

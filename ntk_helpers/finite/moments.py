@@ -32,8 +32,9 @@ def ntk_moments(net: MLP, x: Float[Array, "n d"]) -> NTKMoments:
     r"""Moments of the tangent kernel $\Theta(x, x)$ of a finite network at initialization, exactly.
 
     With $A_l = |a^l|^2$ of a layer's activations, $\Delta_l = |\delta^l|^2$ of the gradients in its
-    preactivations and $w_l$, $b$ from `net.scales`, $\Theta = \sum_l (w_l^2 A_{l-1} + b^2)\Delta_l$. Let
-    $s^2 = \sigma_w^2/m$ be a weight's variance, $\mu_2$, $\mu_4$ the moments of $\phi'$ (both 1/2 for ReLU).
+    preactivations and $w_l$, $b$ from `net.scales`, $\Theta = \sum_l (w_l^2 A_{l-1} + b^2)\Delta_l$, times
+    the square of `net.output_scale`: μP has moments at every finite width, too. Let $s^2 = \sigma_w^2/m$ be a
+    weight's variance, $\mu_2$, $\mu_4$ the moments of $\phi'$ (both 1/2 for ReLU).
     A layer with n units multiplies $A$ and $\Delta$ by $s^2 n \mu_2$ on average, and $A^2$ and $\Delta^2$ by
     $s^4 (n(n-1)\mu_2^2 + 3n\mu_4)$, that is $s^4 n(n+5)/4$. For $l < k$ the factors $A_{k-1}$ and $\Delta_l$
     share the layers between: $E[A_{k-1}\Delta_l]$ sums $E[|u|^2|v|^2]$ over pairs of vectors that pass
@@ -119,4 +120,5 @@ def _moments(net: MLP, size: np.ndarray, w2: np.ndarray, b2: float, s2: np.ndarr
                 s2[k] ** 2 * (same[k] * x_sum + (other[k] + 2 * same[k]) * y_sum) + same[k] * pair,
             )
             b_sum = back[k] * (b_sum + b2 * (w2[k] * a[k] + b2 * alive[k]))
-    return NTKMoments(mean, second)
+    square = net.output_scale**2
+    return NTKMoments(square * mean, square**2 * second)

@@ -50,8 +50,8 @@ def sample_ntk(
     H &= s A W + \sigma_b \mathbf 1 \beta^\top, \quad D_{l-1} = s\,(D W^\top) \circ \phi'(H_{l-1})
     \end{aligned}$$
 
-    with $w_l$, $b$ from `net.scales` and $\circ$ by entries. $W$ (m, p) is standard normal and enters by two
-    products:
+    with $w_l$, $b$ from `net.scales`, $D_L$ = `net.output_scale`, and $\circ$ by entries. $W$ (m, p) is
+    standard normal and enters by two products:
 
     - Forward. $A^\top = Q R$ by Householder reflections: $Q$ (m, n) has orthonormal columns, whatever the
       rank of $A$. The normal law is invariant to rotations, so $W = Q Z + (I - Q Q^\top) \tilde W$ with $Z$
@@ -122,10 +122,11 @@ def _draw(net: MLP, key: Array, x: Array, twins: Array | None) -> NTKSamples:
     first, *runs = _runs(net, key, x)
     x = tie(x, _rotated(x))
     outputs, input_grams, kept = _forward(net, tie, x, first, runs)
-    delta_grams = _backward(tie, jnp.ones_like(outputs), kept)
+    scale = jnp.asarray(net.output_scale, x.dtype)
+    delta_grams = _backward(tie, jnp.broadcast_to(scale, outputs.shape), kept)
     weights = jnp.asarray(w_scales, x.dtype)[:, None, None] ** 2 * input_grams * delta_grams
     biases = jnp.asarray(b_scale, x.dtype) ** 2 * delta_grams
-    return NTKSamples((weights + biases).sum(0), weights, biases, outputs[:, 0])
+    return NTKSamples((weights + biases).sum(0), weights, biases, scale * outputs[:, 0])
 
 
 class _Run(NamedTuple):

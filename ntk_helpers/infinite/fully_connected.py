@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from ntk_helpers._lib.inputs import check_points, is_traced
 from ntk_helpers.infinite._profile import fit_profile, kernels_of_profile
 from ntk_helpers.infinite._recursion import Pairs, recursion, root
-from ntk_helpers.networks.mlp import MLP, check_network
+from ntk_helpers.networks.mlp import MLP, check_kernel_limit
 
 __all__ = ["Kernels", "kernels", "nngp", "ntk"]
 
@@ -44,7 +44,8 @@ def nngp(net: MLP, x1: Float[Array, "n1 d"], x2: Float[Array, "n2 d"] | None = N
 
     $K^1 = \sigma_w^2 x^\top x'/d + \sigma_b^2$, $K^{l+1} = \sigma_w^2 E[\phi(u)\phi(v)] + \sigma_b^2$ with
     $(u, v)$ Gaussian of covariance $K^l$ (Lee et al. 2018, eq. 5; Jacot et al. 2018, Prop. 1). `x2` defaults
-    to `x1`. The width does not enter. Raises `ValueError` for inputs that are not finite (n, d) arrays.
+    to `x1`. The width does not enter, and `net.alpha` scales by its square. Raises `ValueError` for inputs
+    that are not finite (n, d) arrays, and for μP, where outputs vanish as width grows.
 
     Where all norms are equal, or for ReLU and its like without bias in the NTK parameterization, a kernel is
     a function of one angle, and a large or deep one is read off a fit of that function (to 1e-11 of its
@@ -67,8 +68,9 @@ def ntk(net: MLP, x1: Float[Array, "n1 d"], x2: Float[Array, "n2 d"] | None = No
     and the value at `net.width` is returned: $\Theta^1 = x^\top x' + 1$,
     $\Theta^{l+1} = n_l\,E[\phi(u)\phi(v)] + 1 + \sigma_w^2 E[\phi'(u)\phi'(v)]\,\Theta^l$, which the mean of
     the finite kernel approaches with relative error $O(1/n)$ (for ReLU: Hanin & Nica 2020; the
-    parameterization: Sohl-Dickstein et al. 2020). `x2` defaults to `x1`. Raises `ValueError` for inputs that
-    are not finite (n, d) arrays. Profiles of one angle and derivatives at 0: as for `nngp`.
+    parameterization: Sohl-Dickstein et al. 2020). `x2` defaults to `x1`, and `net.alpha` scales by its
+    square. Raises `ValueError` for inputs that are not finite (n, d) arrays, and for μP, whose kernel has no
+    limit (Yang & Hu 2021). Profiles of one angle and derivatives at 0: as for `nngp`.
 
     >>> [round(float(value), 4) for value in ntk(MLP(depth=2, width=1), np.eye(2, dtype=np.float32))[0]]
     [2.0, 0.3183]
@@ -77,12 +79,14 @@ def ntk(net: MLP, x1: Float[Array, "n1 d"], x2: Float[Array, "n2 d"] | None = No
 
 
 def _kernels(net: MLP, x1: Array, x2: Array | None) -> Kernels:
-    check_network(net)
+    check_kernel_limit(net)
     fan_in = np.asarray(net.fan_in(x1.shape[1]), float)
-    net = replace(net, width=1, d_out=1)  # one compilation for all widths
+    alpha, net = net.alpha, replace(net, width=1, d_out=1, alpha=1.0)  # one compilation for all of them
     profile = fit_profile(net, fan_in, x1, x2) if _profile_pays(net, x1, x2) else None
     found = (
-        _kernels_by_layers(net, fan_in, x1, x2) if profile is None else _kernels_by_profile(profile, x1, x2)
+        _kernels_by_layers(net, fan_in, alpha, x1, x2)
+        if profile is None
+        else _kernels_by_profile(profile, alpha, x1, x2)
     )
     _check_reach(net, *found)
     return Kernels(*found)
@@ -106,13 +110,18 @@ def _profile_pays(net: MLP, x1: Array, x2: Array | None) -> bool:
 
 
 @jax.jit
-def _kernels_by_layers(net: MLP, fan_in: Array, x1: Array, x2: Array | None) -> tuple[Array, Array]:
-    return recursion(net, fan_in, _input_pairs(x1, x2))
+def _kernels_by_layers(net: MLP, fan_in: Array, alpha, x1: Array, x2: Array | None) -> tuple[Array, Array]:
+    return _of_outputs(alpha, recursion(net, fan_in, _input_pairs(x1, x2)))
 
 
 @jax.jit
-def _kernels_by_profile(profile, x1: Array, x2: Array | None) -> tuple[Array, Array]:
-    return kernels_of_profile(profile, _input_pairs(x1, x2))
+def _kernels_by_profile(profile, alpha, x1: Array, x2: Array | None) -> tuple[Array, Array]:
+    return _of_outputs(alpha, kernels_of_profile(profile, _input_pairs(x1, x2)))
+
+
+def _of_outputs(alpha, found: tuple[Array, Array]) -> tuple[Array, Array]:
+    """The kernels of the output, alpha times the last layer."""
+    return tuple(jnp.asarray(alpha, kernel.dtype) ** 2 * kernel for kernel in found)
 
 
 def _input_pairs(x1: Array, x2: Array | None) -> Pairs:

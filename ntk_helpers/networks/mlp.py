@@ -11,13 +11,20 @@ import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, PyTree
 
-from ntk_helpers._lib.inputs import check_choice, check_key, check_points, check_size, check_variance
+from ntk_helpers._lib.inputs import (
+    check_choice,
+    check_key,
+    check_points,
+    check_positive,
+    check_size,
+    check_variance,
+)
 from ntk_helpers.networks.activation import Activation
 from ntk_helpers.networks.registry import get_activation
 
-__all__ = ["MLP", "PARAMETERIZATIONS", "check_network"]
+__all__ = ["MLP", "PARAMETERIZATIONS", "check_kernel_limit", "check_network", "check_parameters"]
 
-PARAMETERIZATIONS = ("ntk", "standard")
+PARAMETERIZATIONS = ("ntk", "standard", "mup")
 """The names that `MLP(parameterization=...)` knows: see `MLP`."""
 VARIANCES = ("sigma_w2", "sigma_b2")
 
@@ -27,19 +34,27 @@ VARIANCES = ("sigma_w2", "sigma_b2")
 class MLP:
     r"""A fully connected network of `depth` weight layers: depth 1 is an affine model.
 
-    $z^1 = \mathrm{affine}(x)$, $z^{l+1} = \mathrm{affine}(\phi(z^l))$, output $f(x) = z^L$. `width` is the
-    number of units of every hidden layer, or a tuple with a number for each of the depth - 1. The two
-    parameterizations give the same functions at initialization and different tangent kernels:
+    $z^1 = \mathrm{affine}(x)$, $z^{l+1} = \mathrm{affine}(\phi(z^l))$, output $f(x) = \alpha z^L$. `width` is
+    the number of units of every hidden layer, or a tuple with a number for each of the depth - 1. The first
+    two parameterizations give the same functions at initialization and different tangent kernels:
 
     - `"ntk"`: $\mathrm{affine}(a) = \sigma_w a W/\sqrt{n} + \sigma_b b$ with $W_{ij}, b_j \sim N(0, 1)$ and
       $n$ the fan-in (Jacot et al. 2018, section 2);
     - `"standard"`: $\mathrm{affine}(a) = a W + b$ with $W_{ij} \sim N(0, \sigma_w^2/n)$,
-      $b_j \sim N(0, \sigma_b^2)$. Biases are parameters even where $\sigma_b^2 = 0$.
+      $b_j \sim N(0, \sigma_b^2)$. Biases are parameters even where $\sigma_b^2 = 0$;
+    - `"mup"`: as `"ntk"`, and $f(x) = \alpha z^L/\sqrt{n}$ with $n$ the width of the last hidden layer
+      (maximal update: Yang & Hu 2021). Trained at the rates of `scale_by_parameterization`, its hidden layers
+      move at every width as they do at width $\alpha^2$, where it is the network in NTK parameterization:
+      $\alpha^2$ is the base width.
+
+    `alpha` is the scale of the output, bias included: training is lazy where $\alpha$ is large, and rich
+    where it is small (Chizat, Oyallon & Bach 2019, with rates divided by $\alpha^2$). The mean-field scale
+    1/n of two layers is that of `"mup"`, or of `"ntk"` with $\alpha = 1/\sqrt{n}$.
 
     `activation` is a name (`activation_names`) or an `Activation`, as `quadrature` makes of any elementwise
     function. The variances are leaves of a pytree, so a network passes through `jit`, `vmap` and `grad` in
-    them; everything else is static. Raises `ValueError` for sizes below 1, unknown names and negative
-    variances.
+    them; everything else is static. Raises `ValueError` for sizes below 1, unknown names, negative
+    variances and an `alpha` that is not positive.
 
     >>> net = MLP(depth=3, width=512, activation="tanh", sigma_w2=1.5, sigma_b2=0.1)
     >>> net.apply(net.init(jax.random.key(0), 4), jnp.ones((2, 4))).shape
@@ -53,6 +68,7 @@ class MLP:
     sigma_w2: float = 2.0
     sigma_b2: float = 0.0
     parameterization: str = "ntk"
+    alpha: float = 1.0
 
     def __post_init__(self):
         depth = check_size("depth", self.depth)
@@ -70,6 +86,8 @@ class MLP:
         get_activation(self.activation)
         for name in VARIANCES:
             check_variance(name, getattr(self, name))
+        check_positive("alpha", self.alpha)
+        object.__setattr__(self, "alpha", float(self.alpha))
 
     def tree_flatten_with_keys(self):
         static = dict(vars(self))
@@ -95,6 +113,13 @@ class MLP:
         """Units of each hidden layer, depth - 1 numbers."""
         return self.width if isinstance(self.width, tuple) else (self.width,) * (self.depth - 1)
 
+    @property
+    def output_scale(self) -> float:
+        r"""The factor of $z^L$ in the output: $\alpha$, in `"mup"` over the root of the last hidden width."""
+        if self.parameterization == "mup" and self.widths:
+            return self.alpha / self.widths[-1] ** 0.5
+        return self.alpha
+
     def fan_in(self, d_in: int) -> tuple[int, ...]:
         """Fan-in of each weight layer for inputs of `d_in` features."""
         return (d_in, *self.widths)
@@ -109,13 +134,7 @@ class MLP:
         """Outputs of the network at inputs `x`."""
         check_network(self)
         x, _ = check_points(x)
-        d_in = x.shape[1]
-        shapes = jax.tree.map(lambda leaf: getattr(leaf, "shape", leaf), params)
-        expected = [{"w": (m, n), "b": (n,)} for m, n in zip(self.fan_in(d_in), (*self.widths, self.d_out))]
-        if (list(shapes) if isinstance(shapes, tuple) else shapes) != expected:
-            raise ValueError(
-                f"params hold {reprlib.repr(shapes)}; expected shapes {expected}, as init(key, {d_in}) gives."
-            )
+        check_parameters(self, params, x.shape[1])
         return self.preactivations(params, x)[-1]
 
     def preactivations(self, params: PyTree, x: Float[Array, "n d"]) -> list[Float[Array, "n m"]]:
@@ -125,11 +144,12 @@ class MLP:
         for layer, w_s in zip(params, w_scale):
             out.append(w_s * (a @ layer["w"]) + b_scale * layer["b"])
             a = self.phi.fn(out[-1])
-        return out
+        scale = self.output_scale
+        return out if scale == 1 else [*out[:-1], scale * out[-1]]  # no step for a factor of 1
 
     def scales(self, d_in: int) -> tuple[list, Array | float]:
-        r"""The factors of weights (by layer) and biases in the forward pass: $\sigma_w/\sqrt n$, $\sigma_b$,
-        or 1."""
+        r"""The factors of weights (by layer) and biases within a layer: $\sigma_w/\sqrt n$, $\sigma_b$, or 1.
+        The output has `output_scale` besides."""
         if self.parameterization == "standard":
             return [1.0] * self.depth, 1.0
         return [jnp.sqrt(self.sigma_w2 / n) for n in self.fan_in(d_in)], jnp.sqrt(self.sigma_b2)
@@ -146,6 +166,27 @@ def check_network(net: object) -> None:
                 f"{name} has shape {np.shape(getattr(net, name))}; "
                 "expected one number, or vmap over the network."
             )
+
+
+def check_kernel_limit(net: object) -> None:
+    """Raise `ValueError` unless `net` is one `MLP` whose kernels have a limit at infinite width."""
+    check_network(net)
+    if net.parameterization == "mup" and net.widths:
+        raise ValueError(
+            "net has parameterization 'mup', whose kernels have no limit at infinite width: they vanish as "
+            "1/width, and at the learning rates that make up for it features are learned, so that they move. "
+            "Expected 'ntk' or 'standard', or the kernels of finite networks, empirical_ntk and sample_ntk."
+        )
+
+
+def check_parameters(net: MLP, params: PyTree, d_in: int) -> None:
+    """Raise `ValueError` unless `params` are parameters of `net` for inputs of `d_in` features."""
+    shapes = jax.tree.map(lambda leaf: getattr(leaf, "shape", leaf), params)
+    expected = [{"w": (m, n), "b": (n,)} for m, n in zip(net.fan_in(d_in), (*net.widths, net.d_out))]
+    if (list(shapes) if isinstance(shapes, tuple) else shapes) != expected:
+        raise ValueError(
+            f"params hold {reprlib.repr(shapes)}; expected shapes {expected}, as init(key, {d_in}) gives."
+        )
 
 
 def as_apply(f: MLP | Callable[[PyTree, Array], Array]) -> Partial:
@@ -166,7 +207,7 @@ def _init(net: MLP, key: Array, d_in: int, dtype: str) -> PyTree:
         net, key, [n + 1 for n in fan_in], dtype
     )
     params = [{"w": block[:-1], "b": block[-1]} for block in blocks]
-    if net.parameterization == "ntk":
+    if net.parameterization != "standard":
         return params
     return [
         {"w": jnp.sqrt(net.sigma_w2 / n) * p["w"], "b": jnp.sqrt(net.sigma_b2) * p["b"]}

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from ntk_helpers._lib.host import in_float64
 from ntk_helpers._lib.inputs import check_one_variance, check_size, is_number
 from ntk_helpers.networks.activation import Activation
-from ntk_helpers.networks.mlp import MLP, check_network
+from ntk_helpers.networks.mlp import MLP, check_kernel_limit, check_network
 from ntk_helpers.networks.registry import get_activation
 
 __all__ = [
@@ -203,15 +203,16 @@ def propagate(net: MLP, q0: float = 1.0, c0: float = 0.0, d_in: int | None = Non
 
     Backward $p^l = \chi^l p^{l+1}$ with $\chi^l = \sigma_w^2 E[\phi'(z^l)^2]$, $p^L = 1$. Forward
     $\kappa^{l+1} = \hat q^l + \chi^l \kappa^l$, so one pass serves networks of all depths up to L. The kernel
-    is that of `ntk`, in the parameterization of `net`; the standard one needs the size `d_in` of an input. In
-    float64. Raises `ValueError` for a `q0` that is not a positive number, a `c0` outside [-1, 1], a missing
-    `d_in`, and variances beyond the reach of the activation's dual maps.
+    is that of `ntk`, in the parameterization of `net` and with its `alpha`, which nothing else feels; the
+    standard one needs the size `d_in` of an input. In float64. Raises `ValueError` for a `q0` that is not a
+    positive number, a `c0` outside [-1, 1], a missing `d_in`, variances beyond the reach of the activation's
+    dual maps, and μP, which has no kernel at infinite width.
 
     >>> layers = propagate(MLP(30, 1, activation="erf", sigma_w2=3.0, sigma_b2=0.1), c0=0.5)
     >>> layers.gap[[0, 10, 29]].round(4)
     array([0.4839, 0.6404, 0.6735])
     """
-    check_network(net)
+    check_kernel_limit(net)
     start = _positive(q0)
     if not is_number(c0) or not -1 <= c0 <= 1:
         raise ValueError(f"c0 is {c0!r}; expected a correlation, from -1 to 1.")
@@ -230,7 +231,8 @@ def propagate(net: MLP, q0: float = 1.0, c0: float = 0.0, d_in: int | None = Non
         found = Layers(*map(np.asarray, _propagate(net.phi, *arguments, jnp.asarray(weights))))
     if np.isnan(found.theta).any():
         net.phi.check_reach(np.nanmax(found.q))
-    return found
+    square = net.alpha**2
+    return found._replace(theta=square * found.theta, theta_ab=square * found.theta_ab)
 
 
 @partial(jax.jit, static_argnums=0)

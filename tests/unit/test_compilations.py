@@ -15,7 +15,7 @@ import pytest
 from compilations import compilations
 
 import ntk_helpers as nh
-from ntk_helpers import MLP, finite, learning, networks, theory
+from ntk_helpers import MLP, finite, learning, networks, theory, trust
 from ntk_helpers.learning import training
 
 BESIDE = ("ntk_helpers.book", "ntk_helpers.neural_tangents_compat")
@@ -49,6 +49,18 @@ def fit(k):
         batch_size=2,
         key=jax.random.key(k),
     )
+
+
+def rates(k):
+    optimizer = optax.chain(optax.adam(0.1 + k / 10), training.scale_by_parameterization(net(k), "adam"))
+    return training.train(NET, scaled(k), X, X[:, :1], optimizer, 2, loss="mean")
+
+
+def coordinates(k):
+    sgd = lambda net: optax.chain(optax.sgd(0.1 + k / 10), training.scale_by_parameterization(net, "sgd"))
+    shape = net(k, parameterization="mup", alpha=2.0)
+    key = jax.random.key(k)
+    return trust.coordinate_check(shape, (3, 5), X + k, X[:, :1], sgd, 2, loss="mean", key=key, draws=2)
 
 
 def flow(k):
@@ -102,6 +114,7 @@ CALLS = {
     "loss_scale": lambda k: nh.loss_scale("mean", 3 + k),
     "max_learning_rate": lambda k: nh.max_learning_rate((1 + k) * THETA, "mean", 1),
     "random_features": lambda k: learning.random_features(jax.random.key(k), 3, 4)(X + k),
+    "scale_by_parameterization": rates,
     "steps_to_time": lambda k: learning.steps_to_time(3 + k, 0.1),
     "tangent_features": lambda k: learning.tangent_features(net(k), scaled(k), X + k),
     "taylor": lambda k: nh.taylor(NET, scaled(k), 2)(scaled(k + 1), X + k),
@@ -119,6 +132,8 @@ CALLS = {
     "ridgeless_risk": lambda k: theory.ridgeless_risk(0.5 + k / 10, 1.0, 0.1),
     "trainable_depth": lambda k: theory.trainable_depth(net(k), 3, 9),
     "weak_features_risk": lambda k: theory.weak_features_risk(9 + k, 4, 1.0, 0.5, 0.1),
+    # trust
+    "coordinate_check": coordinates,
 }
 
 

@@ -1,4 +1,4 @@
-"""The network: shapes, both parameterizations, statistics of initialization, refused descriptions."""
+"""The network: shapes, parameterizations, statistics of initialization, refused descriptions."""
 
 import jax
 import jax.numpy as jnp
@@ -122,7 +122,10 @@ def test_the_stream_of_random_numbers_is_kept():
         ({"width": -3}, "width is -3"),
         ({"d_out": 0}, "d_out is 0"),
         ({"activation": "swish"}, "activation is 'swish'; expected one of 'relu'"),
-        ({"parameterization": "mup"}, "parameterization is 'mup'; expected one of 'ntk', 'standard'"),
+        ({"parameterization": "ntp"}, "parameterization is 'ntp'; expected one of 'ntk', 'standard', 'mup'"),
+        ({"alpha": 0.0}, "alpha is 0.0; expected a positive number"),
+        ({"alpha": "1"}, "alpha is '1'; expected a positive number"),
+        ({"alpha": float("inf")}, "alpha is inf; expected a positive number"),
         ({"sigma_w2": -1.0}, "sigma_w2 is -1.0"),
         ({"sigma_b2": float("nan")}, "sigma_b2 is nan"),
         ({"sigma_w2": float("inf")}, "sigma_w2 is inf"),
