@@ -235,10 +235,17 @@ def test_the_line_under_the_title():
 
 def test_numbers_follow_the_chapter_and_not_its_place():
     env = SimpleNamespace(
-        toc_fignumbers={"07_x": {"figure": {"a": (3,), "b": (4,)}}, "index": {"figure": {"c": (1,)}}}
+        toc_fignumbers={
+            "07_x": {"figure": {"a": (3,), "b": (4,)}},
+            "without": {"figure": {}},
+            "first": {"figure": {"c": (5,)}, "displaymath": {"e": (6,)}},
+            "second": {"figure": {"d": (6,)}},
+        }
     )
     numbering.number_by_chapter(None, env)
     assert env.toc_fignumbers == {
         "07_x": {"figure": {"a": (7, 1), "b": (7, 2)}},
-        "index": {"figure": {"c": (1,)}},
+        "without": {"figure": {}},
+        "first": {"figure": {"c": ("A", 1)}, "displaymath": {"e": ("A", 1)}},
+        "second": {"figure": {"d": ("B", 1)}},
     }
