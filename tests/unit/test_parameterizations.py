@@ -156,7 +156,9 @@ def test_corrections_scale(x1):
 
 
 @pytest.mark.parametrize(
-    "ask", [ntk, nngp, kernels, kernel_corrections, lambda net, x: propagate(net)], ids=str
+    "ask",
+    [ntk, nngp, kernels, kernel_corrections, lambda net, x: propagate(net)],
+    ids=["ntk", "nngp", "kernels", "kernel_corrections", "propagate"],
 )
 def test_what_has_no_limit_is_refused(ask, x1):
     with pytest.raises(
