@@ -20,7 +20,7 @@ def scale_by_parameterization(net: MLP, optimizer: str) -> optax.GradientTransfo
     by $\eta s^2$, and a step of Adam, whose norm is $\eta\sqrt m$, by $\eta s\sqrt m$. Updates are divided by
     $s^2$, or by $s\sqrt m$. With the width n of all hidden layers this is
 
-    | | SGD | Adam: hidden weights | input and output weights, hidden biases | output bias |
+    | parameterization | SGD | Adam: hidden weights | input and output weights, hidden biases | output bias |
     | --- | --- | --- | --- | --- |
     | `"ntk"` | $1/\alpha^2$ | $1/(\alpha n)$ | $1/(\alpha\sqrt n)$ | $1/\alpha$ |
     | `"mup"` | $n/\alpha^2$ | $1/(\alpha\sqrt n)$ | $1/\alpha$ | $\sqrt n/\alpha$ |
