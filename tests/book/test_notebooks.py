@@ -153,6 +153,7 @@ def test_unknown_names_are_refused(tmp_path):
         notebooks.chapters(["04"], tmp_path)
 
 
+@pytest.mark.slow
 def test_a_run_is_stored_and_measured(tmp_path):
     path = tmp_path / "03_title.ipynb"
     loop = "from time import process_time as t\nend = t() + 1.5\nwhile t() < end: pass\nprint('done')"

@@ -31,6 +31,7 @@ def slow(tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_no_slowness_is_stored(slow, monkeypatch):
     monkeypatch.delenv("PYTEST_CURRENT_TEST")  # where it is set, no kernel listens to what libraries write
     notebooks.execute(slow, notebooks.repository())
@@ -38,6 +39,7 @@ def test_no_slowness_is_stored(slow, monkeypatch):
     assert [[(out.name, out.text) for out in cell.outputs] for cell in cells] == [[("stdout", "done\n")]] * 3
 
 
+@pytest.mark.slow
 def test_no_slowness_fails_a_test(slow):
     """However pytest is called; `tools` makes it read conftest.py for a notebook elsewhere."""
     command = [sys.executable, "-m", "pytest", "--nbval", "tools", slow]

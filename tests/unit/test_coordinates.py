@@ -42,6 +42,7 @@ def test_movement_by_hand():
         np.testing.assert_allclose(found.movement[1, layer, 1], np.sqrt((moved**2).mean()), rtol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["sgd", "adam"])
 @pytest.mark.parametrize("kind, exponent", [("ntk", -0.5), ("mup", 0.0)])
 def test_exponents(kind, exponent, rule):
@@ -52,6 +53,7 @@ def test_exponents(kind, exponent, rule):
     assert (found.errors[:-1] < 0.04).all()  # enough to tell one from the other
 
 
+@pytest.mark.slow
 def test_without_its_centre_mup_would_show_slopes_that_are_not_there(monkeypatch):
     """Small targets: the residual is f₀, which falls as 1/√n; the check itself does not know of it."""
     small = 0.01 * Y

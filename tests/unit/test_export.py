@@ -24,6 +24,7 @@ def holds_a_program(exported):
     return exported.platforms == PLATFORMS and "stablehlo" in exported.mlir_module()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", activation_names())
 @pytest.mark.parametrize("parameterization", ["ntk", "standard"])
 def test_infinite_kernels(name, parameterization):

@@ -134,6 +134,7 @@ def tangent_at_angles(net, dtype):
     return np.asarray(tangent, float)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", VARIANCES)
 @pytest.mark.parametrize("depth", [2, 20, 200, 1000])
 def test_float32_given_norms_and_angle(name, depth):

@@ -57,6 +57,7 @@ def assert_moments(kernels, exact):
         assert abs(drawn.mean() - expected[0]) < 5 * drawn.std() / len(drawn) ** 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "net",
     [

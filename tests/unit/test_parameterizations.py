@@ -54,6 +54,7 @@ def test_mup_at_its_base_width_is_the_ntk_parameterization(x1):
         jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-14), *ups)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "net, scale",
     [
@@ -104,6 +105,7 @@ def test_draws_of_mup_have_its_exact_moments(x1):
         assert abs(sample.mean() - exact) < 4.5 * sample.std() / len(sample) ** 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ntk", "standard"])
 def test_limits_scale(kind, x1, x2, monkeypatch):
     net = replace(NTK, parameterization=kind)
@@ -131,6 +133,7 @@ def test_the_limit_of_a_scaled_affine_model_is_its_kernel(x1):
         np.testing.assert_allclose(nngp(net, x1), 9 * (1.5 / 3 * x1 @ x1.T + 0.2), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_corrections_scale(x1):
     """The variance is that of exact moments; the movement is a property of one network, by derivatives."""
     net, x = MLP(3, 100_000, alpha=3.0), x1[:2]
@@ -167,6 +170,7 @@ def test_what_has_no_limit_is_refused(ask, x1):
         ask(replace(MUP, d_out=1), x1)
 
 
+@pytest.mark.slow
 def test_what_has_a_limit_is_not_refused():
     """Signals in infinitely wide layers do not know of the output; an affine model is its own limit."""
     assert fixed_point(MUP) == fixed_point(NTK) and phase(MUP) == phase(NTK)
@@ -224,6 +228,7 @@ def by_the_table(net, params, optimizer, steps):
     return np.array(outputs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 @pytest.mark.parametrize("width", [BASE, 4 * BASE, 25])
 def test_mup_trains_as_the_published_table(width, optimizer):
@@ -241,6 +246,7 @@ def test_mup_trains_as_the_published_table(width, optimizer):
     np.testing.assert_allclose(run.observed["f"], expected, rtol=0, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 @pytest.mark.parametrize("kind", ["ntk", "standard", "mup"])
 def test_a_small_step_moves_the_output_alike_at_every_alpha(kind, optimizer):
@@ -261,6 +267,7 @@ def test_a_small_step_moves_the_output_alike_at_every_alpha(kind, optimizer):
         np.testing.assert_allclose(each, expected, rtol=0, atol=1e-3 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gamma", [1.0, 3.0])
 def test_a_linear_network_of_two_layers_ends_where_it_must(gamma):
     """f = v·u/(γn) under flow at a rate nγ² keeps H² - 4γ²f², H = (|u|² + |v|²)/n: exact at every width. At

@@ -237,6 +237,7 @@ def test_an_address_that_does_not_follow_is_found(address):
     assert strangers(address) == set() != strangers(address.replace(owner, "somebody-else"))
 
 
+@pytest.mark.slow
 def test_make_links_moves_every_address(tmp_path):
     owner = "somebody-else"
     new = {REPOSITORY: f"https://github.com/{owner}/book", HOMEPAGE: f"https://{owner}.github.io/book/"}

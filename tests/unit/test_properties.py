@@ -19,6 +19,8 @@ from hypothesis import strategies as st
 from ntk_helpers import MLP, empirical_ntk, gp_log_likelihood, gp_posterior, nngp, ntk, sample_ntk, tiled
 from ntk_helpers.networks import activation_names, get_activation
 
+pytestmark = pytest.mark.slow
+
 N, D = 6, 3
 EPS = np.finfo(float).eps
 # A correlation's rounding, EPS, is one of EPS / √gap in an angle; below a gap of √EPS the kernels take

@@ -84,6 +84,7 @@ def by_sectors(f, q1, q2, gap):
     return total / (2 * np.pi)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PHI)
 def test_dual_maps_equal_integrals_in_polar_coordinates(name):
     """To 1e-11, relative to the root of both variances' own; what E φ² loses of a φ that dies out costs a
@@ -195,6 +196,7 @@ def test_polynomials_at_every_variance_and_waves_as_far_as_nodes_go(q):
 # --- what they refuse
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fn, q, reach",
     [

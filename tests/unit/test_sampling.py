@@ -114,6 +114,7 @@ def test_opposite_inputs_of_an_even_network_have_opposite_slopes(x1, monkeypatch
     np.testing.assert_allclose(kernel[:, 1, 1], kernel[:, 0, 0], rtol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "net, rows",
     [
@@ -128,6 +129,7 @@ def test_law_at_singular_inputs(net, rows, x1):
     assert least_p_value(net, x, 2000) > 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("net", [MLP(4, 3), MLP(4, (40, 1, 40), 1, "relu", 2.0, 0.0, "standard")], ids=str)
 def test_law_where_layers_die(net, x1):
     """A ReLU layer without a positive unit leaves an output of 0, and with 4,000 draws often does."""

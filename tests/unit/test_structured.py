@@ -159,6 +159,7 @@ OF_BLOCKS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_models_of_libraries(name):
     make, x = MODELS[name]
@@ -367,6 +368,7 @@ def test_a_part_of_the_output_may_not_depend_on_the_inputs():
 # --- memory
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["structured", "jacobian", "ntk_vp"])
 @pytest.mark.parametrize("output", OUTPUTS)
 def test_blocks_give_the_same_kernel(method, output):

@@ -150,6 +150,7 @@ def test_members_have_batches_of_their_own():
         close(run.batch_losses[:, k], plain_loop(mean_squares, PARAMS, SGD, 6, rows)[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "group, optimizer", [(4, SGD), (1, ADAM), (2, ADAM)], ids=["momentum-together", "adam-1", "adam-2"]
 )
