@@ -19,7 +19,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -35,6 +35,7 @@ import notebooks
 from ntk_helpers.book import digest
 
 ROOT = Path(__file__).resolve().parent.parent
+TARGET = ROOT / "notebooks" / "stored" / "trials.json"
 KEYS = range(1, 6)
 KEY_TRIALS = [f"keys-{shift}" for shift in KEYS]
 UNCHANGED = "unchanged"  # the trial that only sees which code is called
@@ -162,9 +163,16 @@ def finished(
 
 def rows_made() -> dict[tuple[str, str], dict]:
     """The trials that were made: what is stored, and the files of those that came later."""
-    target = ROOT / "notebooks" / "stored" / "trials.json"
-    rows = json.loads(target.read_text(encoding="utf-8"))["rows"] if target.exists() else []
-    rows += [json.loads(file.read_text()) for file in sorted((ROOT / ".stored" / "trials").glob("*.json"))]
+    files = sorted((ROOT / ".stored" / "trials").glob("*.json"))
+    return rows_stored() | _by_name(json.loads(file.read_text()) for file in files)
+
+
+def rows_stored() -> dict[tuple[str, str], dict]:
+    """The trials of notebooks/stored/trials.json."""
+    return _by_name(json.loads(TARGET.read_text(encoding="utf-8"))["rows"] if TARGET.exists() else [])
+
+
+def _by_name(rows: Iterable[dict]) -> dict[tuple[str, str], dict]:
     return {(row["notebook"], row["trial"]): row for row in rows}
 
 
@@ -204,24 +212,21 @@ def collect() -> None:
     package a notebook's last complete set is kept, in which each error that is called was tried, until there
     is another.
     """
-    target = ROOT / "notebooks" / "stored" / "trials.json"
-    claims = json.loads(target.read_text(encoding="utf-8"))["claims"] if target.exists() else {}
-    made, rows, tried = rows_made(), [], {}
+    claims = json.loads(TARGET.read_text(encoding="utf-8"))["claims"] if TARGET.exists() else {}
+    stored, made, rows, tried = rows_stored(), rows_made(), [], {}
     for path in notebooks.chapters([], ROOT / "notebooks"):
         stem, code = path.stem, code_of(path)
         rows += [row for name in KEY_TRIALS if (row := made.get((stem, name))) and row["code"] == code]
         slips = slips_of(stem, ROOT / "tools" / "slips")
         if slips and (row := made.get((stem, SLIPS), {})).get("code") == code_of(path, slips):
             rows.append(row | {"slips": [[slip.claim, slip.wrong] for slip in slips]})
-        unchanged = made.get((stem, UNCHANGED), {"reached": [], "code": None})
-        set_of_errors = [made.get((stem, name), {}) for name in unchanged["reached"]]
-        if all(_of_the_same(row, unchanged) for row in set_of_errors):
-            if unchanged["code"] == code:
-                cells = nbformat.read(path, as_version=4).cells
-                tried[stem] = [text for cell in cells for _, text, _ in claims_of(cell)]
-            elif stem in claims:
-                tried[stem] = claims[stem]
-            rows += [unchanged, *set_of_errors] if stem in tried else []
+        whole = _complete_set(stem, made) or _complete_set(stem, stored)
+        if whole and whole[0]["code"] == code:
+            cells = nbformat.read(path, as_version=4).cells
+            tried[stem] = [text for cell in cells for _, text, _ in claims_of(cell)]
+        elif whole and stem in claims:
+            tried[stem] = claims[stem]
+        rows += whole if stem in tried else []
     about = {
         "command": "python tools/trials.py",
         "date": datetime.now(UTC).date().isoformat(),
@@ -234,11 +239,17 @@ def collect() -> None:
         '"claims": {\n' + _lines([f"{_json(stem)}: {_json(texts)}" for stem, texts in tried.items()]) + "\n}",
         '"rows": [\n' + _lines(list(map(_json, rows))) + "\n]",
     ]
-    target.write_text("{" + _lines(parts) + "}\n", encoding="utf-8")
+    TARGET.write_text("{" + _lines(parts) + "}\n", encoding="utf-8")
 
 
-def _of_the_same(row: dict, other: dict) -> bool:
-    return all(row.get(part) == other.get(part) for part in ("code", "package"))
+def _complete_set(stem: str, made: dict[tuple[str, str], dict]) -> list[dict]:
+    """The trials of a notebook with each error that it calls, all of one code; none where one is missing."""
+    unchanged = made.get((stem, UNCHANGED))
+    if unchanged is None:
+        return []
+    errors = [made.get((stem, name), {}) for name in unchanged["reached"]]
+    same = all(row.get(part) == unchanged[part] for row in errors for part in ("code", "package"))
+    return [unchanged, *errors] if same else []
 
 
 def _json(value) -> str:

@@ -46,6 +46,7 @@ def claim(text):
 @pytest.fixture
 def notebook(tmp_path, monkeypatch):
     monkeypatch.setattr(trials, "ROOT", tmp_path)
+    monkeypatch.setattr(trials, "TARGET", tmp_path / "notebooks" / "stored" / "trials.json")
     shutil.copytree(ROOT / "ntk_helpers", tmp_path / "ntk_helpers")
     (tmp_path / "notebooks" / "stored").mkdir(parents=True)
     texts = ["one", "risk", "this draw", "last"]
@@ -118,6 +119,10 @@ def test_claims_that_notice_are_counted(notebook, monkeypatch, capsys):
     later = json.loads((notebook.parent / "stored" / "trials.json").read_text())
     assert [row["trial"] for row in later["rows"]] == ["unchanged", "n-for-n-minus-1"]
     assert later["claims"] == stored["claims"]
+    begun = notebook.parents[1] / ".stored" / "trials" / "03_title_unchanged.json"
+    begun.write_text(json.dumps(later["rows"][0] | {"code": "of another text"}))
+    trials.collect()  # a set that has only begun does not hide the last complete one
+    assert json.loads(trials.TARGET.read_text())["rows"] == later["rows"]
     notebook.write_text(original.replace("# 03", "# 03 with other prose"))
     shutil.rmtree(notebook.parents[1] / ".stored")  # nor on another machine
     assert trials.with_errors(notebook) == [row]
