@@ -14,10 +14,7 @@ from hypothesis import settings
 
 # Two thirds of the tests' time were XLA's, which makes a fast program of what runs once. A test asks whether
 # numbers are right.
-HURRY = [
-    "--xla_backend_optimization_level=0",
-    "--xla_llvm_disable_expensive_passes=true",
-]
+HURRY = ["--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true"]
 if jax.__version_info__ < (0, 11):  # later ones do not know it, and end the process
     HURRY.append("--xla_cpu_use_fusion_emitters=false")
 
