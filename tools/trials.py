@@ -248,7 +248,7 @@ def _complete_set(stem: str, made: dict[tuple[str, str], dict]) -> list[dict]:
     if unchanged is None:
         return []
     errors = [made.get((stem, name), {}) for name in unchanged["reached"]]
-    same = all(row.get(part) == unchanged[part] for row in errors for part in ("code", "package"))
+    same = all(row.get(part) == unchanged.get(part) for row in errors for part in ("code", "package"))
     return [unchanged, *errors] if same else []
 
 
