@@ -1,11 +1,10 @@
-// The formulas in sight are typeset before the rest of the page.
+// The formulas in sight, and the next ones, are typeset before the rest of the page.
 async function inSightFirst() {
-  const inSight = [...document.querySelectorAll(".math")].filter((formula) => {
-    const { top, bottom } = formula.getBoundingClientRect();
-    return bottom > 0 && top < innerHeight;
-  });
-  await MathJax.typesetPromise(inSight);
-  await new Promise(requestAnimationFrame);
+  const below = [...document.querySelectorAll(".math")].filter((formula) => formula.getBoundingClientRect().bottom > 0);
+  const next = 12;
+  await MathJax.typesetPromise(below.filter((formula, i) => i < next || formula.getBoundingClientRect().top < innerHeight));
+  // A frame's callback runs before the frame is painted: what must not delay it comes in a task of its own.
+  await new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve)));
   await MathJax.startup.defaultPageReady();
 }
 if (window.MathJax) MathJax.startup = { pageReady: inSightFirst };
