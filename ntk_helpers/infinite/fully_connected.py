@@ -16,6 +16,7 @@ from ntk_helpers.networks.mlp import MLP, check_kernel_limit
 __all__ = ["Kernels", "kernels", "nngp", "ntk"]
 
 PROFILE_FROM = 1_000_000  # pairs times layers from which fitting a profile, a second of compilation, pays
+SMALL = 2**18  # pairs times inputs, below which all differences take a tenth of a millisecond
 FEW = 8  # close points in a row that are corrected one by one
 LAYERS_OF_A_PROFILE = 6  # of a homogeneous activation, whose layers are cheap, that cost as much as a profile
 
@@ -142,7 +143,8 @@ def _refine(u1: Array, u2: Array, c: Array, skip_diagonal: bool) -> tuple[Array,
     """1 - c and 1 + c, by differences of unit vectors in the rows that hold |c| close to 1.
 
     A product of matrices leaves an error of machine precision in 1 - c, and its square root in the
-    angle. Where a pair is that close, |u - u'|²/2 has all its digits.
+    angle. Where a pair is that close, |u - u'|²/2 has all its digits. Few inputs have all their differences
+    taken, which compiles in a sixth of the time.
     """
     close = 1 - jnp.abs(c) < jnp.sqrt(jnp.finfo(c.dtype).eps)
     if skip_diagonal:
@@ -161,16 +163,19 @@ def _refine(u1: Array, u2: Array, c: Array, skip_diagonal: bool) -> tuple[Array,
         gap, plus = corrected(u, u2[at], c[at], close[at])
         return (1 - c).at[at].set(gap), (1 + c).at[at].set(plus)
 
-    def differences(u, c, close):
+    def all_of_them(u, c, close):
         return corrected(u, u2, c, close)
 
     def by_rows(u, c, close):
         kinds = (close.sum(1) > 0).astype(int) + (close.sum(1) > FEW)
         return jax.lax.map(
-            lambda row: jax.lax.switch(row[0], (plain, few, differences), *row[1:]), (kinds, u, c, close)
+            lambda row: jax.lax.switch(row[0], (plain, few, all_of_them), *row[1:]), (kinds, u, c, close)
         )
 
-    gap, plus = jax.lax.cond(close.any(), by_rows, plain, u1, c, close)
+    if c.size * u1.shape[1] <= SMALL:
+        gap, plus = jax.vmap(corrected, in_axes=(0, None, 0, 0))(u1, u2, c, close)
+    else:
+        gap, plus = jax.lax.cond(close.any(), by_rows, plain, u1, c, close)
     if skip_diagonal:
         return jnp.where(diagonal, 0.0, gap), jnp.where(diagonal, 2.0, plus)
     return gap, plus

@@ -2,7 +2,7 @@
 
 import reprlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import jax
@@ -128,7 +128,10 @@ class MLP:
         """Draw parameters: a list over layers of `{"w": (fan_in, fan_out), "b": (fan_out,)}`."""
         check_network(self)
         check_key(key)
-        return _init(self, key, check_size("d_in", d_in), jax.dtypes.canonicalize_dtype(dtype).name)
+        # One compilation for all activations, and for μP, which draws as the NTK parameterization does.
+        kind = "standard" if self.parameterization == "standard" else "ntk"
+        shapes = replace(self, activation="relu", alpha=1.0, parameterization=kind)
+        return _init(shapes, key, check_size("d_in", d_in), jax.dtypes.canonicalize_dtype(dtype).name)
 
     def apply(self, params: PyTree, x: Float[Array, "n d"]) -> Float[Array, "n o"]:
         """Outputs of the network at inputs `x`."""
