@@ -273,7 +273,7 @@ ERRORS = [
     Error(
         "single-precision",
         "the closed forms decompose kernels in float32",
-        "learning/_spectrum.py",
+        "_lib/spectrum.py",
         "np.linalg.eigh((matrix + matrix.T) / 2)",
         "np.linalg.eigh(((matrix + matrix.T) / 2).astype(np.float32))",
     ),

@@ -3,7 +3,7 @@ r"""What a squared loss, a learning rate and a time mean: the factors by which p
 import numpy as np
 
 from ntk_helpers._lib.inputs import check_choice, check_numbers, check_positive, check_size, is_number
-from ntk_helpers.learning._spectrum import spectrum
+from ntk_helpers._lib.spectrum import spectrum
 
 __all__ = ["critical_learning_rate", "loss_scale", "max_learning_rate", "steps_to_time"]
 

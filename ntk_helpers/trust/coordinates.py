@@ -108,8 +108,13 @@ def coordinate_check(
 
 
 def _centred(net: MLP, start, x: Array) -> Callable:
-    at_start = net.apply(start, x)
+    at_start = _outputs(net, start, x)
     return lambda params, x: net.apply(params, x) - at_start
+
+
+@jax.jit
+def _outputs(net: MLP, params, x: Array) -> Array:
+    return net.apply(params, x)
 
 
 @jax.jit

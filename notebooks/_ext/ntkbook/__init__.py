@@ -1,5 +1,6 @@
 """The Sphinx extension of The NTK Book."""
 
+import re
 from pathlib import Path
 from zlib import crc32
 
@@ -41,6 +42,7 @@ def setup(app) -> dict:
     app.connect("builder-inited", mathjax.require)
     app.connect("env-get-updated", number_by_chapter, priority=600)
     app.connect("html-page-context", _bibliography_roles)
+    app.connect("html-page-context", _punctuation_after_formulas)
     app.connect("html-page-context", mathjax.preload, priority=900)
     app.connect("html-page-context", pictures.offer)
     app.connect("build-finished", mathjax.copy)
@@ -53,3 +55,18 @@ def setup(app) -> dict:
 def _bibliography_roles(app, pagename, templatename, context, doctree) -> None:
     """Docutils gives citations a role that ARIA has given up, inside a list that wants items."""
     context["body"] = context.get("body", "").replace('role="doc-biblioentry"', 'role="listitem"')
+
+
+SHORT_FORMULA = re.compile(
+    r'(\(?)(<span class="math notranslate nohighlight">\\\([^<]{1,40}\\\)</span>)([.,;:!?)]*)'
+)
+
+
+def _punctuation_after_formulas(app, pagename, templatename, context, doctree) -> None:
+    """A line may not begin with the comma after a formula, nor end with the bracket before it."""
+
+    def together(found: re.Match) -> str:
+        before, formula, after = found.groups()
+        return f'<span class="ntk-together">{found[0]}</span>' if before or after else formula
+
+    context["body"] = SHORT_FORMULA.sub(together, context.get("body", ""))

@@ -92,12 +92,9 @@ class Objectives(_FromPlan):
 
 
 def objectives(cells: list) -> str:
-    """The cell of a chapter that says what the reader will learn and needs; its list stays a list."""
-    return (
-        next(cell.source for cell in cells if "**You will learn**" in cell.source)
-        .partition("**You will learn**")[2]
-        .strip()
-    )
+    """The cell of a chapter that says what the reader will learn and needs, to how claims are read."""
+    opening = next(cell.source for cell in cells if "**You will learn**" in cell.source)
+    return opening.partition("**You will learn**")[2].partition("\n\nA line that begins with ✓")[0].strip()
 
 
 class Exercises(_FromPlan):
