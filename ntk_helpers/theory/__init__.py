@@ -1,4 +1,5 @@
-"""Predictions that need no network: phases and depth scales of infinite networks, risks of double descent."""
+"""Predictions that need no network: phases and depth scales of infinite networks, risks of double descent,
+and what a kernel learns first."""
 
 from ntk_helpers.theory.meanfield import (
     FixedPoint,
@@ -19,22 +20,36 @@ from ntk_helpers.theory.risk import (
     ridgeless_risk,
     weak_features_risk,
 )
+from ntk_helpers.theory.spectra import (
+    LearningCurve,
+    Spectrum,
+    kernel_spectrum,
+    label_power,
+    learning_curve,
+    sphere_power,
+)
 
 __all__ = [
     "FixedPoint",
     "Layers",
+    "LearningCurve",
     "Phase",
     "Risk",
+    "Spectrum",
     "critical_sigma_w2",
     "descent_risk",
     "fixed_point",
     "hermite_parts",
+    "kernel_spectrum",
+    "label_power",
+    "learning_curve",
     "linear_risk",
     "optimal_ridge",
     "phase",
     "propagate",
     "random_features_risk",
     "ridgeless_risk",
+    "sphere_power",
     "trainable_depth",
     "weak_features_risk",
 ]
