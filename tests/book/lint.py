@@ -19,7 +19,6 @@ CPU_SECONDS = 180  # on two cores half as long
 SECOND = {"00", "01", "02", "03", "04", "05", "06", "07", "08", "13"}
 """Chapters in their second edition, which the rules of calm pages and telling claims hold for."""
 CALM_LINES, CALM_MEDIAN, CALM_CLAIMS, CALM_SECONDS = 15, 7, 15, 90
-SLOW_HOUR = 1.1  # of a shared machine, which took 82 and 103 CPU seconds for the same chapter within a day
 LOOSE, HALF = 20, 0.5
 EXACT = 1e-6  # below it a tolerance or a bound is of rounding, not of size
 SECTIONS = ["When this fails", "Summary", "Exercises", "References"]
@@ -293,7 +292,7 @@ def calm(chapter: Chapter) -> Iterator[str]:
     if len(claims) > CALM_CLAIMS:
         yield f"{len(claims)} claims in sight, more than {CALM_CLAIMS}: fold statistics by hide-cell"
     seconds = chapter.notebook.metadata.get("ntk_book", {}).get("cpu_seconds", 0)
-    if seconds > SLOW_HOUR * CALM_SECONDS:
+    if seconds > CALM_SECONDS:
         yield f"{seconds} CPU seconds, more than {CALM_SECONDS}"
 
 

@@ -100,6 +100,20 @@ def test_any_number_of_close_inputs_in_a_row(copies):
         np.testing.assert_allclose(many, np.tile(kernel, (copies, copies)), rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("itself", [True, False])
+@pytest.mark.parametrize("copies", [1, 3, 12])
+def test_few_inputs_and_many_are_refined_alike(monkeypatch, copies, itself):
+    x = np.random.default_rng(6).normal(size=(8, 20))
+    x = np.concatenate([x, -x[:2] + 1e-9, x[:3] * (1 + 1e-9), x[3:4] + 1e-6])
+    u = jnp.tile(x / np.linalg.norm(x, axis=1, keepdims=True), (copies, 1))
+    few = infinite._refine(u, u, u @ u.T, itself)
+    monkeypatch.setattr(infinite, "SMALL", 0)
+    many = infinite._refine(u, u, u @ u.T, itself)
+    assert float(jnp.where(few[0] > 0, few[0], 1.0).min()) < 1e-15
+    for one, other in zip(few, many):
+        np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-32)
+
+
 @pytest.mark.parametrize("name", ["relu", "erf", "tanh"])
 def test_float32_stays_accurate_in_depth(name):
     # Nearly parallel and nearly orthogonal unit vectors, exact in both precisions up to the inputs' rounding.
