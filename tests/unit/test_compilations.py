@@ -124,12 +124,18 @@ CALLS = {
     "descent_risk": lambda k: theory.descent_risk([1.0 + k], 0.5, 1.0, 0.1),
     "fixed_point": lambda k: nh.fixed_point(net(k)),
     "hermite_parts": lambda k: theory.hermite_parts("tanh"),
+    "kernel_spectrum": lambda k: theory.kernel_spectrum(net(k), 3 + k, 4 + k),
+    "label_power": lambda k: theory.label_power((1 + k) * THETA, X),
+    "learning_curve": lambda k: theory.learning_curve(
+        theory.label_power(THETA, X)[0], np.ones(5) + k, [2 + k]
+    ),
     "linear_risk": lambda k: theory.linear_risk(5, np.ones(9) + k, np.ones(9), 0.1),
     "optimal_ridge": lambda k: theory.optimal_ridge(lambda ridge: (ridge - 1 - k) ** 2),
     "phase": lambda k: nh.phase(net(k)),
     "propagate": lambda k: nh.propagate(net(k)),
     "random_features_risk": lambda k: theory.random_features_risk(9 + k, 5, 4, 1.0, 0.1),
     "ridgeless_risk": lambda k: theory.ridgeless_risk(0.5 + k / 10, 1.0, 0.1),
+    "sphere_power": lambda k: theory.sphere_power(X, X[:, 0] + k, 2 + k),
     "trainable_depth": lambda k: theory.trainable_depth(net(k), 3, 9),
     "weak_features_risk": lambda k: theory.weak_features_risk(9 + k, 4, 1.0, 0.5, 0.1),
     # trust
