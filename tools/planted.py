@@ -365,8 +365,8 @@ ERRORS = [
         "bias-not-squared",
         "the bias of ridge regression is not squared",
         "theory/risk.py",
-        "(b * s * (kappa / (s + kappa)) ** 2).sum()",
-        "(b * s * (kappa / (s + kappa))).sum()",
+        "(power * (1 - learned) ** 2).sum()",
+        "(power * (1 - learned)).sum()",
     ),
     Error(
         "forgotten-atom",

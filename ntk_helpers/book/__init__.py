@@ -36,7 +36,7 @@ __all__ = [
 _SHOWN = ("jax", "jaxlib", "numpy", "scipy", "matplotlib", "scikit-learn", "optax", "ntk-helpers")
 
 
-# A chapter compiles much and computes little. XLA's own level, 3, would add a sixth to its time.
+# A chapter compiles much and computes little. XLA's own level, 3, would add a tenth to its time.
 COMPILE_SOON = "--xla_backend_optimization_level=1"
 
 

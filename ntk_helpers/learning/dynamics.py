@@ -13,8 +13,8 @@ from jaxtyping import Float
 
 from ntk_helpers._lib.host import numbers
 from ntk_helpers._lib.inputs import check_choice, check_one_variance
+from ntk_helpers._lib.outputs import columns, like
 from ntk_helpers._lib.spectrum import as_matrix, check_values, rounding, spectrum
-from ntk_helpers.learning._outputs import columns, like
 from ntk_helpers.learning.conventions import check_rule, check_times, loss_scale
 from ntk_helpers.learning.posterior import Posterior
 

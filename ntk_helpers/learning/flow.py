@@ -10,8 +10,8 @@ from jaxtyping import Array, Float
 
 from ntk_helpers._lib.host import in_float64, numbers
 from ntk_helpers._lib.inputs import is_number, traced
+from ntk_helpers._lib.outputs import columns
 from ntk_helpers._lib.spectrum import as_matrix, check_values, rounding, spectrum
-from ntk_helpers.learning._outputs import columns
 from ntk_helpers.learning._program import as_program
 from ntk_helpers.learning.conventions import check_times
 

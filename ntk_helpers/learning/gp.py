@@ -11,8 +11,8 @@ from jaxtyping import Array, Float
 
 from ntk_helpers._lib.host import in_float64
 from ntk_helpers._lib.inputs import check_finite, check_one_variance, check_real, is_traced
+from ntk_helpers._lib.outputs import like
 from ntk_helpers._lib.spectrum import check_symmetric, rounding
-from ntk_helpers.learning._outputs import like
 from ntk_helpers.learning.posterior import Posterior
 
 __all__ = ["gp_log_likelihood", "gp_posterior"]

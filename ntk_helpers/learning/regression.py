@@ -24,8 +24,8 @@ from ntk_helpers._lib.inputs import (
     check_size,
     traced,
 )
+from ntk_helpers._lib.outputs import columns, like
 from ntk_helpers._lib.spectrum import check_values, precision, rounding, spectrum
-from ntk_helpers.learning._outputs import columns, like
 from ntk_helpers.networks.activation import Activation
 from ntk_helpers.networks.mlp import MLP, as_apply
 from ntk_helpers.networks.registry import get_activation

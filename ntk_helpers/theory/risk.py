@@ -140,25 +140,40 @@ def linear_risk(
             f"spectrum {s.shape} and signal {b.shape} go down to {least}; expected one shape, > 0 and >= 0."
         )
     check_variances(noise=noise, ridge=ridge)
-    kappa = effective_ridge(n, s, ridge)
-    d2 = (s**2 / (s + kappa) ** 2).sum() / n
-    bias = (b * s * (kappa / (s + kappa)) ** 2).sum()
+    return risk_at(n, s, b * s, noise, effective_ridge(n, s, ridge))
+
+
+def risk_at(n: float, s: np.ndarray, power: np.ndarray, noise: float, kappa: float, counts=1.0) -> Risk:
+    r"""The risk at an effective ridge $\kappa$, from eigenvalues that occur `counts` times, and the power of
+    the target, $\beta^2 s$, in all eigenfunctions of each."""
+    learned = shares(s, kappa)
+    d2 = (counts * learned**2).sum() / n
+    bias = (power * (1 - learned) ** 2).sum()
     gain = d2 / (1 - d2) if d2 < 1 else np.inf
     return Risk(float(bias), float(times(bias, gain)), 0.0, float(times(noise, gain)))
 
 
-def effective_ridge(n: int, s: np.ndarray, ridge: float) -> float:
-    r"""The root $\kappa$ of $n\kappa = \rho + \kappa \sum_i s_i/(s_i + \kappa)$."""
+def shares(s: np.ndarray, kappa: float) -> np.ndarray:
+    r"""How much of each eigenfunction is learned, $s_i/(s_i + \kappa)$; nothing where $s_i$ is 0."""
+    return np.divide(s, s + kappa, out=np.zeros_like(s), where=s > 0)
+
+
+def effective_ridge(n: float, s: np.ndarray, ridge: float, counts=1.0) -> float:
+    r"""The root $\kappa$ of $n\kappa = \rho + \kappa \sum_i s_i/(s_i + \kappa)$, each $s_i$ `counts` times.
+
+    It is 0 where n points determine everything.
+    """
     from scipy.optimize import brentq  # a third of a second that nothing else needs
 
-    if ridge == 0 and len(s) <= n:
+    tiny = np.finfo(float).tiny  # a ridge below it is none
+    if ridge <= n * tiny and (counts * (s > 0)).sum() <= n:
         return 0.0
-    excess = lambda kappa: n - ridge / kappa - (s / (s + kappa)).sum()
-    high = 2 * (ridge + s.sum()) / n
-    low = ridge / (2 * n) if ridge else high
+    excess = lambda kappa: n - ridge / kappa - (counts * shares(s, kappa)).sum()
+    high = 2 * (ridge + (counts * s).sum()) / n
+    low = max(ridge / (2 * n), tiny) if ridge else high
     while excess(low) > 0:
         low /= 16
-    return brentq(excess, low, high, xtol=1e-300, rtol=1e-14)
+    return float(np.exp(brentq(lambda log: excess(np.exp(log)), np.log(low), np.log(high), xtol=1e-14)))
 
 
 def descent_risk(

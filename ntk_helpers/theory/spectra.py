@@ -11,13 +11,14 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from scipy import optimize, special
 
 from ntk_helpers._lib.host import in_float64, numbers
-from ntk_helpers._lib.inputs import check_choice, check_one_variance, check_size
+from ntk_helpers._lib.inputs import check_choice, check_size
+from ntk_helpers._lib.outputs import columns
 from ntk_helpers._lib.spectrum import spectrum as spectrum_of
 from ntk_helpers.infinite import kernels
 from ntk_helpers.networks import MLP
+from ntk_helpers.theory.risk import check_variances, effective_ridge, risk_at, shares, times
 
 __all__ = ["LearningCurve", "Spectrum", "kernel_spectrum", "label_power", "learning_curve", "sphere_power"]
 
@@ -101,8 +102,10 @@ def _check_degree(degree: object) -> int:
 
 def _multiplicities(dim: int, degree: int) -> np.ndarray:
     """The number of independent spherical harmonics of each degree."""
+    from scipy.special import comb  # which the import of the package does without
+
     k = np.arange(1, degree + 1)
-    found = np.r_[1.0, (2 * k + dim - 2) / (k + dim - 2) * special.comb(k + dim - 2, k)]
+    found = np.r_[1.0, (2 * k + dim - 2) / (k + dim - 2) * comb(k + dim - 2, k)]
     if not np.isfinite(found).all():
         raise ValueError(
             f"degree is {degree} in {dim} dimensions, of which there are more than 10^308 harmonics."
@@ -151,7 +154,7 @@ def _converged(at: Callable, dim: int, degree: int) -> tuple[np.ndarray, float]:
 
 def _at_nodes(at: Callable, dim: int, nodes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The kernel at the nodes of Gauss's rule in equal panels, whose weights have all digits, and the law."""
-    x, w = special.roots_legendre(PANEL)
+    x, w = np.polynomial.legendre.leggauss(PANEL)
     panels = nodes // PANEL
     angles = (np.pi / panels * (np.arange(panels)[:, None] + (1 + x) / 2)).ravel()
     weights = np.tile(w, panels) * np.sin(angles) ** (dim - 2)
@@ -187,7 +190,7 @@ def sphere_power(
     [0.0, 0.3, 0.0]
     """
     x, degree = numbers("x", x, (None, None)), _check_degree(degree)
-    y = _as_columns(y, len(x))
+    y = columns("y", y, (len(x), None))
     lengths = np.linalg.norm(x, axis=1, keepdims=True)
     if x.shape[1] == 1 or len(x) < 2 or (lengths == 0).any():
         raise ValueError(
@@ -216,20 +219,12 @@ def label_power(
     >>> spectrum.values, [round(float(each), 6) for each in power]
     (array([1.5, 0.5]), [1.0, 0.0])
     """
-    theta = numbers("theta", theta, (None, None))
-    if theta.shape[0] != theta.shape[1]:
-        raise ValueError(f"theta has shape {theta.shape}; expected (n, n).")
+    if np.ndim(theta) != 2:
+        raise ValueError(f"theta has shape {np.shape(theta)}; expected (n, n).")
     values, vectors = spectrum_of(theta)
-    y = _as_columns(y, len(theta))
+    y = columns("y", y, (len(values), None))
     power = ((vectors.T @ y) ** 2).sum(1) / len(y)
     return Spectrum(values[::-1] / len(y), np.ones(len(y))), power[::-1]
-
-
-def _as_columns(y, rows: int) -> np.ndarray:
-    y = numbers("y", y)
-    if y.ndim not in (1, 2) or len(y) != rows:
-        raise ValueError(f"y has shape {y.shape}; expected ({rows},) or ({rows}, outputs).")
-    return y.reshape(rows, -1)
 
 
 class LearningCurve(NamedTuple):
@@ -282,8 +277,7 @@ def learning_curve(
         numbers(name, each, (None,)) for name, each in zip(("values", "multiplicities"), spectrum[:2])
     )
     power, points = numbers("power", power, (None,)), numbers("points", points, (None,))
-    check_one_variance("ridge", ridge)
-    check_one_variance("noise", noise)
+    check_variances(ridge=ridge, noise=noise)
     if not len(values) == len(counts) == len(power):
         raise ValueError(f"power has {len(power)} entries; expected {len(values)}, as the spectrum has.")
     rounded = 1e-12 * values.max() * counts.max()
@@ -297,31 +291,13 @@ def learning_curve(
             f"the least power is {power.min():.2g}, the least number of points {points.min():g}; expected "
             "powers that are not negative, and points."
         )
-    effective = ridge + max(spectrum.tail, 0.0)
-    kappa = np.array([_half_learned(values, counts, effective, n) for n in points])
-    learned = np.divide(
-        values, values + kappa[:, None], out=np.zeros((len(points), len(values))), where=values > 0
-    )
-    left = points - learned**2 @ counts
-    with np.errstate(divide="ignore"):
-        overfitting = np.where(left > 0, points / np.maximum(left, 0.0), np.inf)
-    missed = (1 - learned) ** 2 @ power
-    wrong = missed + noise
-    error = np.where(wrong > 0, overfitting * np.where(wrong > 0, wrong, 1.0), 0.0)
-    share = np.divide(ridge, points * kappa, out=np.zeros_like(kappa), where=kappa > 0)
-    training = share**2 * np.where(share > 0, error, 0.0)
-    return LearningCurve(error - noise, training, learned, kappa, overfitting)
-
-
-def _half_learned(values: np.ndarray, counts: np.ndarray, ridge: float, n: float) -> float:
-    """The root κ; 0 where n points determine all eigenfunctions."""
-    seen, tiny = values > 0, np.finfo(float).tiny
-    ridge = ridge if ridge > n * tiny else 0.0
-    if ridge == 0 and counts[seen].sum() <= n:
-        return 0.0
-    excess = lambda log: (counts * values / (values + np.exp(log))).sum() + ridge / np.exp(log) - n
-    # Below the root: the ridge alone, or all eigenvalues as the least. Above it: κ left out of λ + κ.
-    least = ridge / n if ridge > 0 else values[seen].min() * (counts[seen].sum() / n - 1)
-    most = ((counts * values).sum() + ridge) / n
-    low, high = np.log(max(least, tiny)) - 1e-9, np.log(most) + 1e-9
-    return float(np.exp(optimize.brentq(excess, low, high, xtol=1e-13, rtol=1e-14)))
+    kappa = np.array([effective_ridge(n, values, ridge + max(spectrum.tail, 0.0), counts) for n in points])
+    risks = [risk_at(n, values, power, noise, k, counts).total for n, k in zip(points, kappa)]
+    learned = np.stack([shares(values, k) for k in kappa])
+    unused = 1 - learned**2 @ counts / points
+    overfitting = np.divide(1, unused, out=np.full(len(points), np.inf), where=unused > 0)
+    left = np.divide(
+        ridge, points * kappa, out=np.zeros(len(points)), where=kappa > 0
+    )  # of a residual, in training
+    training = np.array([times(share, risk + noise) * share for share, risk in zip(left, risks)])
+    return LearningCurve(np.array(risks), training, learned, kappa, overfitting)

@@ -125,6 +125,20 @@ def test_isotropic_features_are_linear_regression():
             assert found.risk[0] == pytest.approx(expected, rel=1e-9)
 
 
+def test_training_error_of_gaussian_features():
+    """Ridge regression on 200 of them, 10 draws of 300 points: the formula for the training points."""
+    rng, ridge, noise = np.random.default_rng(2), 60.0, 0.25
+    errors = []
+    for _ in range(10):
+        x = rng.standard_normal((300, 200))
+        y = x @ np.full(200, 200**-0.5) + noise**0.5 * rng.standard_normal(300)
+        errors.append(((ridge * np.linalg.solve(x @ x.T + ridge * np.eye(300), y)) ** 2).mean())
+    found = learning_curve(
+        Spectrum(np.array([1.0]), np.array([200.0])), [1.0], [300], ridge=ridge, noise=noise
+    )
+    assert found.training[0] == pytest.approx(np.mean(errors), rel=0.05)
+
+
 def test_kernel_regression_on_the_sphere():
     """Degree 3 on S⁹, 512 points: the formula against 20 draws."""
     net, dim = MLP(3, 1), 10
