@@ -12,6 +12,7 @@ with 1 where a claim failed.
 """
 
 import argparse
+import ast
 import importlib.metadata
 import json
 import os
@@ -26,6 +27,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import nbformat
+from IPython.core.inputtransformer2 import TransformerManager
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell
@@ -126,14 +128,25 @@ def environment(**values: str) -> Iterator[None]:
 def code_of(path: Path, slips: Sequence[Slip] = ()) -> str:
     """A hash of what a trial was of: the code of the notebook, and its slips."""
     cells = nbformat.read(path, as_version=4).cells
-    code = [cell.source for cell in cells if cell.cell_type == "code"]
+    code = [program_of(cell.source) for cell in cells if cell.cell_type == "code"]
     return sha256("".join([*code, *(slip.old + slip.new for slip in slips)]).encode()).hexdigest()[:12]
 
 
 def package_now() -> str:
-    """A hash of the package's text: a trial with another package is made again."""
+    """A hash of the package's code: a trial with another package is made again."""
     files = sorted((ROOT / "ntk_helpers").rglob("*.py"))
-    return sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
+    return sha256("".join(program_of(file.read_text("utf-8")) for file in files).encode()).hexdigest()[:12]
+
+
+def program_of(source: str) -> str:
+    """Code without what no claim depends on: comments, layout, docstrings, and the words below a figure."""
+    tree = ast.parse(TransformerManager().transform_cell(source))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            node.keywords = [keyword for keyword in node.keywords if keyword.arg not in ("caption", "alt")]
+        elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            node.value = ast.Constant(None)
+    return ast.dump(tree)
 
 
 def finished(

@@ -34,6 +34,7 @@ class Spectrum(NamedTuple):
     values: Float[np.ndarray, " degrees"]
     """Of one eigenfunction of each degree."""
     multiplicities: Float[np.ndarray, " degrees"]
+    """How many eigenfunctions each degree has."""
     tail: float = 0.0
     """The mean of the kernel's diagonal less the sum of all eigenvalues listed: what all others sum to."""
 
@@ -63,14 +64,15 @@ def kernel_spectrum(
     For uniform inputs the eigenfunctions are the spherical harmonics, and those of degree k, as many as
     `.multiplicities` says, share one eigenvalue (Funk–Hecke)
     $\lambda_k = \int_0^\pi \Theta(t)\, P_k(\cos t) \sin^{d-2} t\, dt$ over the integral of $\sin^{d-2} t$,
-    with Gegenbauer's polynomial $P_k$, $P_k(1) = 1$; for d = 2 it is $\cos kt$, and the sphere a circle. So
+    with d = `dim` and Gegenbauer's polynomial $P_k$, $P_k(1) = 1$. For d = 2 it is
+    $P_k(\cos t) = \cos kt$, and the sphere a circle. So
     $\Theta(t) = \sum_k N_k \lambda_k P_k(\cos t)$, and at angle 0 the $N_k\lambda_k$ sum to $\Theta(0)$, less
     `.tail` beyond `degree`. The kernel is the one of an infinitely wide `MLP`, `"ntk"` or `"nngp"`, or a
     function of an array of angles in $[0, \pi]$, which has to be smooth between them.
 
     Rounding leaves an error of about $10^{-14}\,\Theta(0)/\sqrt{N_k}$ in $\lambda_k$; what is not larger than
-    ten times that is returned as 0. So high degrees in many dimensions, of which no data set could tell, are
-    all 0.
+    ten times that is returned as 0. So high degrees in many dimensions are all 0: they are too small for any
+    data set to show.
 
     Raises:
 
@@ -176,9 +178,10 @@ def sphere_power(
 ) -> Float[np.ndarray, " degrees"]:
     r"""How much of a target is of each degree on the sphere, from labels at points drawn uniformly there.
 
-    It is the mean of $y_i y_j\, N_k P_k(\cos t_{ij})$ over all pairs $i \ne j$, whose expectation is the sum
-    of the squared coefficients of $y$ in the harmonics of degree k. Over all degrees these sum to the mean of
-    $y^2$ without its noise. Several outputs are summed. The error is that of a mean over n points, and
+    It is the mean of $y_i y_j\, N_k P_k(\cos t_{ij})$ over all pairs $i \ne j$, with $t_{ij}$ the angle of
+    two points, $N_k$ and $P_k$ as for `kernel_spectrum`. Its expectation is the sum of the squared
+    coefficients of $y$ in the harmonics of degree k; over all degrees these sum to the mean of $y^2$ without
+    its noise. Several outputs are summed. The standard error has two parts, that of a mean over n points and
     $\sqrt{2N_k}/n$ times the mean of $y^2$: a degree of more harmonics than there are pairs cannot be seen.
     Lengths of `x` do not matter.
 
@@ -211,7 +214,7 @@ def label_power(
     Eigenvalues are those of $\Theta/n$, which approach the kernel's under the law of inputs; the powers
     $(v_i\cdot y)^2/n$ sum to the mean of $y^2$, and over outputs. Both are what `learning_curve` takes, for
     training on few of the n points and a test on all. Compare them with those of permuted labels: some power
-    is in the large eigenvectors by chance.
+    is in the eigenvectors of large eigenvalues by chance.
 
     Raises `ValueError` for what is no kernel matrix, and labels that do not fit.
 
@@ -254,7 +257,7 @@ def learning_curve(
 
     $\kappa > 0$ solves $\sum_i \frac{\lambda_i}{\lambda_i + \kappa} + \frac{\rho}{\kappa} = n$ over all
     eigenfunctions; then $\ell_i = \lambda_i/(\lambda_i + \kappa)$ of eigenfunction i is learned, and risk
-    plus $\sigma^2$ is $E\left(\sum_i (1 - \ell_i)^2 v_i^2 + \sigma^2\right)$ with the power $v_i^2$ and the
+    plus $\sigma^2$ is $E\left(\sum_i (1 - \ell_i)^2 p_i + \sigma^2\right)$ with the power $p_i$ and the
     factor $E = n/(n - \sum_i \ell_i^2)$ (Bordelon, Canatar & Pehlevan 2020; Canatar, Bordelon & Pehlevan
     2021; Simon et al. 2023). `power` is that of all eigenfunctions of a degree together. `ridge` $\rho$ is
     that of $(\Theta + \rho I)^{-1}y$, `noise` the variance $\sigma^2$ of the labels. The spectrum's tail,

@@ -13,7 +13,9 @@ from nbformat import NotebookNode
 __all__ = ["RULES", "Chapter", "lint"]
 
 CELLS, CELL_LINES, MEDIAN_LINES = (10, 25), 25, 8
-WORDS, WORDS_OF = (1000, 3000), {"00": (500, 3000), "01": (1000, 3600), "07": (1000, 3200)}
+WORDS = (1000, 2500)  # of a lecture, without its exercises
+TWO_LECTURES = ("02", "04", "05", "06")
+WORDS_OF = {"00": (500, 2500), "01": (1000, 3400)} | dict.fromkeys(TWO_LECTURES, (1000, 2800))
 FIGURES, EXERCISES, CLAIMS, ALT_LETTERS = (4, 8), (3, 5), 10, 60
 CPU_SECONDS = 180  # on two cores half as long
 SECOND = {"00", "01", "02", "03", "04", "05", "06", "07", "08", "13"}
@@ -155,7 +157,8 @@ def cell_lengths(chapter: Chapter) -> Iterator[str]:
 
 
 def words(chapter: Chapter) -> Iterator[str]:
-    text = re.sub(r"\$\$.*?\$\$( \(eq-[\w-]+\))?|</?[a-z][^>]*>|\]\([^)]*\)", " ", chapter.prose, flags=re.S)
+    lecture = chapter.prose.partition("\n## Exercises\n")[0]
+    text = re.sub(r"\$\$.*?\$\$( \(eq-[\w-]+\))?|</?[a-z][^>]*>|\]\([^)]*\)", " ", lecture, flags=re.S)
     bounds = WORDS_OF.get(chapter.name[:2], WORDS)
     yield from outside(len(re.findall(r"[^\W\d_]\S*", re.sub(r"\$[^$]*\$", "x", text))), bounds, "words")
 
