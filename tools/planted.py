@@ -410,4 +410,25 @@ ERRORS = [
         "((outputs - y) ** 2).sum() / 2",
         "((outputs - y) ** 2).sum()",
     ),
+    Error(
+        "forgotten-multiplicities",
+        "the budget of a learning curve counts each degree once, however many functions it has",
+        "theory/spectra.py",
+        "effective_ridge(n, values, ridge + max(spectrum.tail, 0.0), counts)",
+        "effective_ridge(n, values, ridge + max(spectrum.tail, 0.0))",
+    ),
+    Error(
+        "eigenvalue-of-a-degree",
+        "an eigenvalue on the sphere is that of all harmonics of its degree together",
+        "theory/spectra.py",
+        "values = kept / np.sqrt(multiplicities)",
+        "values = kept * np.sqrt(multiplicities)",
+    ),
+    Error(
+        "spectrum-of-the-matrix",
+        "eigenvalues of the kernel matrix are not divided by the number of points",
+        "theory/spectra.py",
+        "Spectrum(values[::-1] / len(y)",
+        "Spectrum(values[::-1]",
+    ),
 ]
