@@ -337,8 +337,8 @@ ERRORS = [
         "ridge-per-point",
         "the ridge of least squares is multiplied by the number of points",
         "learning/regression.py",
-        "(self.eigenvalues + ridge[..., None])",
-        "(self.eigenvalues + len(self.targets) * ridge[..., None])",
+        "self.eigenvalues + ridge[..., None]",
+        "self.eigenvalues + len(self.targets) * ridge[..., None]",
     ),
     Error(
         "wide-features",

@@ -3,6 +3,7 @@
 Training itself, which needs optax, is behind a door of its own: `ntk_helpers.learning.training`.
 """
 
+from ntk_helpers.learning.alignment import alignment, kernel_distance
 from ntk_helpers.learning.conventions import (
     critical_learning_rate,
     loss_scale,
@@ -12,7 +13,8 @@ from ntk_helpers.learning.conventions import (
 from ntk_helpers.learning.dynamics import KernelDynamics, kernel_dynamics
 from ntk_helpers.learning.expansion import linearize, taylor
 from ntk_helpers.learning.flow import kernel_flow
-from ntk_helpers.learning.gp import gp_log_likelihood, gp_posterior
+from ntk_helpers.learning.gp import gp_log_likelihood, gp_posterior, loo_error
+from ntk_helpers.learning.nystrom import kernel_solve, leverage_landmarks, nystrom_features
 from ntk_helpers.learning.posterior import Posterior
 from ntk_helpers.learning.regression import (
     LeastSquares,
@@ -26,16 +28,22 @@ __all__ = [
     "KernelDynamics",
     "LeastSquares",
     "Posterior",
+    "alignment",
     "critical_learning_rate",
     "gp_log_likelihood",
     "gp_posterior",
+    "kernel_distance",
     "kernel_dynamics",
     "kernel_flow",
     "kernel_regression",
+    "kernel_solve",
     "least_squares",
+    "leverage_landmarks",
     "linearize",
+    "loo_error",
     "loss_scale",
     "max_learning_rate",
+    "nystrom_features",
     "random_features",
     "steps_to_time",
     "tangent_features",

@@ -15,7 +15,7 @@ from ntk_helpers._lib.outputs import like
 from ntk_helpers._lib.spectrum import check_symmetric, rounding
 from ntk_helpers.learning.posterior import Posterior
 
-__all__ = ["gp_log_likelihood", "gp_posterior"]
+__all__ = ["gp_log_likelihood", "gp_posterior", "loo_error"]
 
 
 def gp_posterior(
@@ -64,6 +64,24 @@ def gp_log_likelihood(
     return _on_its_side(_checked_likelihood, k_train, y, noise)
 
 
+def loo_error(
+    k_train: Float[ArrayLike, "n n"], y: Float[ArrayLike, "n o"] | Float[ArrayLike, " n"], ridge: float
+) -> Float[Array, ""]:
+    r"""Mean squared error of leaving one point out, over points and outputs, to learn a kernel by.
+
+    $\frac1n\sum_i e_i^2$ with $e_i = [C^{-1} y]_i / [C^{-1}]_{ii}$ and $C = K + \rho I$ (Rasmussen &
+    Williams 2006, eq. 5.12): n fits from one factorization. Its gradient passes through a kernel to the
+    variances of an `MLP`. For many ridges of one kernel `LeastSquares.leave_one_out` is faster. It takes and
+    returns arrays as `gp_posterior` does, and raises the same errors, of `ridge` in place of `noise`.
+
+    >>> x, y = jnp.array([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0]]), jnp.array([1.0, 0.0, 1.0])
+    >>> error = lambda sigma_w2: loo_error(ntk(MLP(3, 1, sigma_w2=sigma_w2), x), y, ridge=0.1)
+    >>> bool(jax.grad(error)(2.0) > 0)  # smaller weights would help
+    True
+    """
+    return _on_its_side(_checked_loo, k_train, y, ridge)
+
+
 def _on_its_side(compute: Callable, *arguments):
     """NumPy in, NumPy out, in the arrays' own precision; otherwise in JAX."""
     host = not any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(arguments))
@@ -95,6 +113,13 @@ def _checked_likelihood(k_train, y, noise) -> Array:
     return value
 
 
+def _checked_loo(k_train, y, ridge) -> Array:
+    k_train, y = _checked(k_train, y, ridge, "ridge")
+    value, root = _loo(*map(_single_at_least, (k_train, y)), ridge)
+    _check_factored(root, ridge, k_train.dtype)
+    return value
+
+
 @jax.jit
 def _posterior(k_train, k_cross, k_test, y, noise):
     root = _root(k_train, noise)
@@ -110,6 +135,14 @@ def _log_likelihood(k_train, y, noise):
     return -(half**2).sum() / 2 - half.shape[1] * constant, root
 
 
+@jax.jit
+def _loo(k_train, y, ridge):
+    root = _root(k_train, ridge)
+    inverse = solve_triangular(root, jnp.eye(len(root), dtype=root.dtype), lower=True)
+    errors = cho_solve((root, True), y.reshape(len(y), -1)) / (inverse**2).sum(0)[:, None]
+    return (errors**2).mean(), root
+
+
 def _root(k_train: Array, noise) -> Array:
     return jnp.linalg.cholesky(k_train + noise * jnp.eye(len(k_train), dtype=k_train.dtype))
 
@@ -119,7 +152,7 @@ def _single_at_least(x: Array) -> Array:
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-def _checked(k_train, y, noise) -> tuple[Array, Array]:
+def _checked(k_train, y, noise, name="noise") -> tuple[Array, Array]:
     k_train, y = check_real("k_train", k_train), check_real("y", y)
     square = k_train.ndim == 2 and k_train.shape[0] == k_train.shape[1]
     if not square or y.ndim not in (1, 2) or len(y) != len(k_train) or 0 in y.shape:
@@ -130,7 +163,7 @@ def _checked(k_train, y, noise) -> tuple[Array, Array]:
     if not is_traced(k_train):
         check_symmetric("k_train", np.asarray(k_train).astype(np.float64), rounding(k_train))
     check_finite("y", y)
-    check_one_variance("noise", noise)
+    check_one_variance(name, noise)
     return k_train, y
 
 

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, PyTree
 from ntk_helpers._lib.host import numbers
 from ntk_helpers._lib.inputs import (
     check_batch,
+    check_choice,
     check_finite,
     check_key,
     check_numbers,
@@ -53,6 +54,10 @@ class LeastSquares:
     basis: Float[np.ndarray, "p k"]
     targets: Float[np.ndarray, "k o"] | Float[np.ndarray, " k"]
     """In the coordinates of the modes."""
+    vectors: Float[np.ndarray, "n k"]
+    """The modes at the training points, orthonormal."""
+    rest: Float[np.ndarray, "n o"] | Float[np.ndarray, " n"]
+    """What of the targets is in no mode."""
 
     @property
     def rank(self) -> int:
@@ -75,10 +80,82 @@ class LeastSquares:
         test = numbers("test", test, (None, len(self.basis)))
         return like(self.targets, (test @ self.basis) @ self._modes(ridge))
 
+    def leverages(self, ridge=0.0) -> Float[np.ndarray, "... n"]:
+        r"""How much each training point's own target enters its prediction, between 0 and 1: the diagonal of
+        $K (K + \rho I)^{-1}$.
+
+        Their sum is the effective dimension $\sum_k \lambda_k/(\lambda_k + \rho)$ (Hastie, Tibshirani &
+        Friedman 2009, sec. 3.4.1). Raises `ValueError` for a negative ridge.
+
+        >>> kernel_regression(np.diag([1.0, 4.0]), np.ones(2)).leverages(ridge=1.0)
+        array([0.5, 0.8])
+        """
+        return (self.eigenvalues / self._shifted(ridge)) @ self.vectors.T**2
+
+    def leave_one_out(self, ridge=0.0) -> Float[np.ndarray, "... n o"]:
+        r"""Each target less its prediction by a fit without that point, in closed form.
+
+        $e_i = [C^{-1} y]_i / [C^{-1}]_{ii}$ with $C = K + \rho I$ (Rasmussen & Williams 2006, eq. 5.12),
+        which is the residual over one less the leverage (Allen 1974). Without a ridge it is the limit
+        $\rho \to 0$. Raises `ValueError` for a negative ridge.
+
+        >>> kernel_regression(np.array([[2.0, 1.0], [1.0, 2.0]]), np.array([1.0, 3.0])).leave_one_out()
+        array([-0.5,  2.5])
+        """
+        ridge, rest = _ridges(ridge)[..., None], _matrix(self.rest)
+        outside = 1 - (self.vectors**2).sum(1)
+        fitted = outside < 10 * len(outside) * np.finfo(float).eps  # points whose target the modes can fit
+        outside, rest = np.where(fitted, 0.0, outside), np.where(fitted[:, None], 0.0, rest)
+        scale = np.where(fitted, 1.0, ridge)  # which cancels there, even where it is 0
+        errors = rest + scale[..., None] * (self.vectors @ self._modes(ridge[..., 0]))
+        weights = outside + scale * ((1 / self._shifted(ridge[..., 0])) @ self.vectors.T**2)
+        return like(self.rest, errors / weights[..., None])
+
+    def log_likelihood(self, ridge) -> Float[np.ndarray, "..."]:
+        r"""Log density of the targets, summed over outputs, under the Gaussian process of the kernel with the
+        ridge as variance of the noise: `gp_log_likelihood` for all ridges at once.
+
+        Raises `ValueError` for a negative ridge, and for one of 0 where modes were left out.
+
+        >>> kernel_regression(np.eye(2), np.zeros(2)).log_likelihood([0.0, 1.0])  # -log 2π, -log 4π
+        array([-1.83787707, -2.53102425])
+        """
+        ridge, (n, outputs) = _ridges(ridge), _matrix(self.rest).shape
+        if self.rank < n and not ridge.all():
+            raise ValueError(
+                f"ridge is 0, and the kernel of {n} points has rank {self.rank}; expected a positive one."
+            )
+        squares = (_matrix(self.targets) ** 2).sum(1)
+        shifted = self._shifted(ridge)
+        fitted, determinant = (squares / shifted).sum(-1), np.log(shifted).sum(-1)
+        if self.rank < n:
+            fitted = fitted + (self.rest**2).sum() / ridge
+            determinant = determinant + (n - self.rank) * np.log(ridge)
+        return -(fitted + outputs * (determinant + n * np.log(2 * np.pi))) / 2
+
+    def best_ridge(self, ridges: Float[ArrayLike, " r"], by: str = "leave_one_out") -> float:
+        """The ridge with the least mean squared error of `leave_one_out`, or `by="log_likelihood"` with the
+        largest.
+
+        Raises `ValueError` for another `by`, and for ridges that the chosen method refuses.
+
+        >>> fit = kernel_regression(np.full((3, 3), 0.9) + 0.1 * np.eye(3), np.array([1.0, 1.2, 0.8]))
+        >>> fit.best_ridge([0.01, 0.1, 1.0])
+        0.01
+        """
+        check_choice("by", by, ("leave_one_out", "log_likelihood"))
+        ridges = _ridges(ridges).ravel()
+        if by == "log_likelihood":
+            return float(ridges[self.log_likelihood(ridges).argmax()])
+        errors = self.leave_one_out(ridges).reshape(len(ridges), -1)
+        return float(ridges[(errors**2).mean(1).argmin()])
+
     def _modes(self, ridge) -> Float[np.ndarray, "... k o"]:
+        return _matrix(self.targets) / self._shifted(ridge)[..., None]
+
+    def _shifted(self, ridge) -> Float[np.ndarray, "... k"]:
         ridge = _ridges(ridge)
-        targets = self.targets[:, None] if self.targets.ndim == 1 else self.targets
-        return targets / (self.eigenvalues + ridge[..., None])[..., None]
+        return self.eigenvalues + ridge[..., None]
 
 
 def least_squares(
@@ -105,7 +182,7 @@ def least_squares(
     u, s, vt = np.linalg.svd(f, full_matrices=False)
     keep = s > max(f.shape) * precision(features) * s.max(initial=0)
     u, s, vt = u[:, keep][:, ::-1], s[keep][::-1], vt[keep][::-1]
-    return LeastSquares(s**2, vt.T * s, u.T @ y)
+    return LeastSquares(s**2, vt.T * s, u.T @ y, u, y - u @ (u.T @ y))
 
 
 def kernel_regression(
@@ -132,7 +209,9 @@ def kernel_regression(
         raise ValueError(f"k_train has shape {np.shape(k_train)}; expected (n, n).")
     values, vectors = spectrum(k_train)
     keep = values > rounding(k_train) * values[-1]
-    return LeastSquares(values[keep], vectors[:, keep], vectors[:, keep].T @ y)
+    values, vectors = values[keep], vectors[:, keep]
+    targets = vectors.T @ y
+    return LeastSquares(values, vectors, targets, vectors, y - vectors @ targets)
 
 
 def random_features(
@@ -215,6 +294,11 @@ def _targets(rows, y) -> np.ndarray:
             f"there are rows for {points} points, and y has shape {np.shape(y)}; expected as many."
         )
     return numbers("y", y)
+
+
+def _matrix(y: np.ndarray) -> np.ndarray:
+    """Targets in columns."""
+    return y[:, None] if y.ndim == 1 else y
 
 
 def _ridges(ridge) -> np.ndarray:

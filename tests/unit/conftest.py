@@ -56,6 +56,18 @@ def x2():
     return np.random.default_rng(2).normal(size=(5, 3))
 
 
+@pytest.fixture(scope="session")
+def digits():
+    """All 1797 in an order of chance, the mean removed, of norm 8; and their labels, one column each, less
+    0.1."""
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    order = np.random.default_rng(0).permutation(len(labels))
+    x = images - images.mean(0)
+    return (8 * x / np.linalg.norm(x, axis=1, keepdims=True))[order], np.eye(10)[labels[order]] - 0.1
+
+
 @pytest.fixture
 def rng():
     """The same numbers for every test, whichever ran before it."""

@@ -72,6 +72,10 @@ def registered(k):
     networks.register_activation(networks.quadrature(name, lambda z: z * jax.nn.sigmoid(z)))
 
 
+def blocks(k):
+    return lambda i, j: nh.ntk(net(k), (X + k)[i], (X + k)[j])
+
+
 def tile(a, b):
     return jnp.tanh(a @ b.T)
 
@@ -103,16 +107,22 @@ CALLS = {
     # scale
     "tiled": lambda k: nh.tiled(tile, X + k),
     # learning
+    "alignment": lambda k: learning.alignment((1 + k) * THETA, X @ X.T + k),
     "critical_learning_rate": lambda k: learning.critical_learning_rate((1 + k) * THETA, "mean", 1),
     "gp_log_likelihood": lambda k: nh.gp_log_likelihood(jnp.asarray((1 + k) * THETA), X, 0.1 + k),
     "gp_posterior": lambda k: nh.gp_posterior((1 + k) * THETA, THETA, THETA, X, 0.1 + k),
+    "kernel_distance": lambda k: learning.kernel_distance((1 + k) * THETA, X @ X.T + k, centred=True),
     "kernel_dynamics": lambda k: nh.kernel_dynamics((1 + k) * THETA, X, loss="mean").train(1.0, X),
     "kernel_flow": flow,
     "kernel_regression": lambda k: nh.kernel_regression((1 + k) * THETA, X).coefficients(),
+    "kernel_solve": lambda k: learning.kernel_solve(blocks(k), X + k, 0.1 + k, [k, 3]),
     "least_squares": lambda k: nh.least_squares((1 + k) * X, X).coefficients(),
+    "leverage_landmarks": lambda k: learning.leverage_landmarks(jax.random.key(k), blocks(k), 5, 2, 0.1 + k),
     "linearize": lambda k: nh.linearize(NET, scaled(k))(scaled(k + 1), X + k),
+    "loo_error": lambda k: learning.loo_error(jnp.asarray((1 + k) * THETA), X, 0.1 + k),
     "loss_scale": lambda k: nh.loss_scale("mean", 3 + k),
     "max_learning_rate": lambda k: nh.max_learning_rate((1 + k) * THETA, "mean", 1),
+    "nystrom_features": lambda k: learning.nystrom_features((1 + k) * THETA)(THETA),
     "random_features": lambda k: learning.random_features(jax.random.key(k), 3, 4)(X + k),
     "scale_by_parameterization": rates,
     "steps_to_time": lambda k: learning.steps_to_time(3 + k, 0.1),
