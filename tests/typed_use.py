@@ -34,7 +34,15 @@ from ntk_helpers import (
 )
 from ntk_helpers.finite import NTKCost
 from ntk_helpers.infinite import Kernels
-from ntk_helpers.learning import KernelDynamics, LeastSquares, Posterior
+from ntk_helpers.learning import (
+    KernelDynamics,
+    LeastSquares,
+    Posterior,
+    alignment,
+    kernel_solve,
+    loo_error,
+    nystrom_features,
+)
 from ntk_helpers.learning.training import scale_by_parameterization
 from ntk_helpers.networks import get_activation
 from ntk_helpers.theory import FixedPoint, Layers, Phase, Risk, linear_risk
@@ -70,6 +78,14 @@ def training(net: MLP, params: object, theta: np.ndarray, y: np.ndarray, x: jax.
     print(linearize(net, params)(params, x), taylor(net, params, 2)(params, x))
     kernel_flow(theta, lambda f: (f**2).sum(), np.array([1.0]), y)
     return dynamics.train([0.0, 1.0], y)
+
+
+def kernel_machines(net: MLP, theta: np.ndarray, y: np.ndarray, x: jax.Array) -> tuple[float, np.ndarray]:
+    regression: LeastSquares = kernel_regression(theta, y)
+    ridge: float = regression.best_ridge([0.1, 1.0], by="log_likelihood")
+    print(regression.leave_one_out(ridge), regression.leverages(ridge), loo_error(theta, y, ridge))
+    alpha: np.ndarray = kernel_solve(lambda i, j: ntk(net, x[i], x[j]), y, ridge, [0, 1], tol=1e-3)
+    return alignment(theta, y @ y.T, centred=True), nystrom_features(theta[:9, :9])(theta[:, :9]) @ alpha
 
 
 def theory(net: MLP) -> tuple[Phase, FixedPoint, Layers, Risk, float]:

@@ -5,7 +5,8 @@ all entries are positive, makes any two alike.
 """
 
 import numpy as np
-from jaxtyping import Array, Float
+from jax.typing import ArrayLike
+from jaxtyping import Float
 
 from ntk_helpers._lib.host import numbers
 from ntk_helpers._lib.spectrum import check_symmetric, check_values, rounding
@@ -13,7 +14,7 @@ from ntk_helpers._lib.spectrum import check_symmetric, check_values, rounding
 __all__ = ["alignment", "kernel_distance"]
 
 
-def alignment(a: Float[Array, "n n"], b: Float[Array, "n n"], *, centred: bool = False) -> float:
+def alignment(a: Float[ArrayLike, "n n"], b: Float[ArrayLike, "n n"], *, centred: bool = False) -> float:
     r"""The cosine $\langle A, B\rangle / (\|A\| \|B\|)$ of two kernels in Frobenius' inner product.
 
     With $Y Y^\top$ of targets for B it is kernel–target alignment (Cristianini et al. 2001). `centred` takes
@@ -35,7 +36,9 @@ def alignment(a: Float[Array, "n n"], b: Float[Array, "n n"], *, centred: bool =
     return min(float((a * b).sum()), 1.0)
 
 
-def kernel_distance(a: Float[Array, "n n"], b: Float[Array, "n n"], *, centred: bool = False) -> float:
+def kernel_distance(
+    a: Float[ArrayLike, "n n"], b: Float[ArrayLike, "n n"], *, centred: bool = False
+) -> float:
     r"""The angle of two kernels, the arc cosine of their `alignment`, from 0 to $\pi/2$.
 
     Unlike one less the alignment it is a metric: no detour is shorter (Williams et al. 2021). It keeps its

@@ -5,7 +5,7 @@ small; as a preconditioner they make conjugate gradients reach the exact solutio
 kernel is read, or computed, in blocks.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -24,8 +24,6 @@ from ntk_helpers.learning._blocks import KernelBlocks
 __all__ = ["kernel_solve", "leverage_landmarks", "nystrom_features"]
 
 PRODUCTS = 1000  # with the kernel at most
-
-Blocks = Float[ArrayLike, "n n"] | Callable[[np.ndarray, np.ndarray], ArrayLike]
 
 
 def nystrom_features(
@@ -57,7 +55,11 @@ def nystrom_features(
 
 
 def leverage_landmarks(
-    key: Array, kernel: Blocks, size: int, count: int, ridge: float
+    key: Array,
+    kernel: Float[ArrayLike, "n n"] | Callable[[np.ndarray, np.ndarray], ArrayLike],
+    size: int,
+    count: int,
+    ridge: float,
 ) -> Int[np.ndarray, " count"]:
     r"""Indices of `count` different landmarks of `size` points, drawn by their leverage in ridge regression.
 
@@ -97,10 +99,10 @@ def leverage_landmarks(
 
 
 def kernel_solve(
-    kernel: Blocks,
+    kernel: Float[ArrayLike, "n n"] | Callable[[np.ndarray, np.ndarray], ArrayLike],
     y: Float[ArrayLike, "n o"] | Float[ArrayLike, " n"],
     ridge: float,
-    landmarks: Int[ArrayLike, " m"],
+    landmarks: Sequence[int] | Int[ArrayLike, " m"],
     *,
     tol: float = 1e-6,
 ) -> Float[np.ndarray, "n o"]:
@@ -114,7 +116,8 @@ def kernel_solve(
 
     `landmarks` are indices of points. The preconditioner is $(F F^\top + \rho I)^{-1}$ with their
     `nystrom_features` F (Frangella, Tropp & Udell 2023, sec. 5; Rudi, Carratino & Rosasco 2017): as many as
-    the sum of all leverages, and few products are needed. Memory is 8 n m bytes, and a few blocks. A progress
+    the sum of all leverages, and few products are needed. Memory is 8 n m bytes, and a few blocks. Where
+    there is room for a file, `tiled` into one computes the kernel once and not for each product. A progress
     bar counts the blocks after two seconds; the environment variable TQDM_DISABLE=1 switches it off.
 
     Raises, before any product,

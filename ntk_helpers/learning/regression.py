@@ -4,7 +4,7 @@ Everything here is float64 on the host, from one singular value decomposition, s
 threshold, where the smallest singular value nearly vanishes, is met with all digits there are.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import jax
@@ -133,7 +133,9 @@ class LeastSquares:
             determinant = determinant + (n - self.rank) * np.log(ridge)
         return -(fitted + outputs * (determinant + n * np.log(2 * np.pi))) / 2
 
-    def best_ridge(self, ridges: Float[ArrayLike, " r"], by: str = "leave_one_out") -> float:
+    def best_ridge(
+        self, ridges: Sequence[float] | Float[ArrayLike, " r"], by: str = "leave_one_out"
+    ) -> float:
         """The ridge with the least mean squared error of `leave_one_out`, or `by="log_likelihood"` with the
         largest.
 
