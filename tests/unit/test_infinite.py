@@ -154,7 +154,8 @@ def test_float32_given_norms_and_angle(name, depth):
     for sigma_w2, sigma_b2, tolerance in VARIANCES[name]:
         net = MLP(depth, 1, activation=name, sigma_w2=sigma_w2, sigma_b2=sigma_b2)
         single, exact = (tangent_at_angles(net, dtype) for dtype in (np.float32, np.float64))
-        assert np.abs(single - exact).max() < tolerance * exact[0]
+        rounding = depth * np.finfo(np.float32).eps  # once in each layer, as this processor rounds
+        assert np.abs(single - exact).max() < max(tolerance, rounding) * exact[0]
 
 
 def on_the_sphere(n, d=5, norm=1.7, seed=6):
