@@ -6,7 +6,7 @@ import numpy as np
 from ntk_helpers._lib.host import numbers
 from ntk_helpers._lib.inputs import is_traced
 
-__all__ = ["as_matrix", "check_symmetric", "check_values", "precision", "rounding", "spectrum"]
+__all__ = ["as_matrix", "check_symmetric", "check_values", "modes", "precision", "rounding", "spectrum"]
 
 
 def as_matrix(theta) -> np.ndarray:
@@ -64,3 +64,13 @@ def spectrum(theta) -> tuple[np.ndarray, np.ndarray]:
             f"or add {max(-values[0], 0.0):.2g} to its diagonal."
         )
     return np.maximum(values, 0.0), vectors
+
+
+def modes(name: str, kernel) -> tuple[np.ndarray, np.ndarray]:
+    """Those of `spectrum` whose eigenvalue is not zero to rounding, of a kernel (n, n)."""
+    check_values(name, kernel)
+    if np.ndim(kernel) != 2:
+        raise ValueError(f"{name} has shape {np.shape(kernel)}; expected (n, n).")
+    values, vectors = spectrum(kernel)
+    keep = values > rounding(kernel) * values[-1]
+    return values[keep], vectors[:, keep]

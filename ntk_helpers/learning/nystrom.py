@@ -18,7 +18,7 @@ from tqdm import tqdm
 from ntk_helpers._lib.host import numbers
 from ntk_helpers._lib.inputs import check_key, check_numbers, check_positive, check_size
 from ntk_helpers._lib.outputs import columns, like
-from ntk_helpers._lib.spectrum import check_values, rounding, spectrum
+from ntk_helpers._lib.spectrum import check_values, modes, spectrum
 from ntk_helpers.learning._blocks import KernelBlocks
 
 __all__ = ["kernel_solve", "leverage_landmarks", "nystrom_features"]
@@ -45,12 +45,8 @@ def nystrom_features(
     >>> np.allclose(features(x @ x[:1].T) @ features(x @ x[:1].T).T, x @ x.T)  # of rank 1, as one landmark
     True
     """
-    check_values("k_landmarks", k_landmarks)
-    if np.ndim(k_landmarks) != 2:
-        raise ValueError(f"k_landmarks has shape {np.shape(k_landmarks)}; expected (m, m).")
-    values, vectors = spectrum(k_landmarks)
-    keep = values > rounding(k_landmarks) * values[-1]
-    root = vectors[:, keep] / np.sqrt(values[keep])
+    values, vectors = modes("k_landmarks", k_landmarks)
+    root = vectors / np.sqrt(values)
     return lambda k_cross: numbers("k_cross", k_cross, (None, len(root))) @ root
 
 
@@ -65,9 +61,9 @@ def leverage_landmarks(
 
     The leverage of a point is entry i of the diagonal of $K (K + \rho I)^{-1}$; points of a large one are
     unlike the others, and uniform landmarks miss them. It is estimated from as many uniform landmarks S by
-    $\frac1\rho (K_{ii} - K_{iS} (K_{SS} + \frac{m}{n} \rho I)^{-1} K_{Si})$, at most 1: one step of Musco &
-    Musco (2017, Alg. 2). `kernel` is as for `kernel_solve`; uniform landmarks need none of it:
-    `jax.random.choice(key, size, (count,), replace=False)`.
+    $\frac1\rho (K_{ii} - K_{iS} (K_{SS} + \frac{m}{n} \rho I)^{-1} K_{Si})$, at most 1: the last step of
+    Musco & Musco (2017, Alg. 3), at a given ridge. `kernel` is as for `kernel_solve`; uniform landmarks need
+    none of it: `jax.random.choice(key, size, (count,), replace=False)`.
 
     Raises:
 
@@ -115,10 +111,11 @@ def kernel_solve(
     blocks of at most 2048 points. Each product serves all outputs.
 
     `landmarks` are indices of points. The preconditioner is $(F F^\top + \rho I)^{-1}$ with their
-    `nystrom_features` F (Frangella, Tropp & Udell 2023, sec. 5; Rudi, Carratino & Rosasco 2017): as many as
-    the sum of all leverages, and few products are needed. Memory is 8 n m bytes, and a few blocks. Where
-    there is room for a file, `tiled` into one computes the kernel once and not for each product. A progress
-    bar counts the blocks after two seconds; the environment variable TQDM_DISABLE=1 switches it off.
+    `nystrom_features` F, as in Díaz et al. (2023): with about as many as the sum of all leverages,
+    few products are needed. (Frangella, Tropp & Udell 2023, sec. 5, take random mixtures of points for
+    landmarks.) Memory is 8 n m bytes, and a few blocks. Where there is room for a file, `tiled` into one
+    computes the kernel once and not for each product. A progress bar counts the blocks after two seconds; the
+    environment variable TQDM_DISABLE=1 switches it off.
 
     Raises, before any product,
 

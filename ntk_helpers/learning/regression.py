@@ -26,7 +26,7 @@ from ntk_helpers._lib.inputs import (
     traced,
 )
 from ntk_helpers._lib.outputs import columns, like
-from ntk_helpers._lib.spectrum import check_values, precision, rounding, spectrum
+from ntk_helpers._lib.spectrum import check_values, modes, precision
 from ntk_helpers.networks.activation import Activation
 from ntk_helpers.networks.mlp import MLP, as_apply
 from ntk_helpers.networks.registry import get_activation
@@ -205,13 +205,8 @@ def kernel_regression(
     >>> fit.coefficients(), fit.coefficients(ridge=1.0)
     (array([2. , 0.5]), array([1. , 0.4]))
     """
-    check_values("k_train", k_train)
     y = _targets(k_train, y)
-    if np.ndim(k_train) != 2:
-        raise ValueError(f"k_train has shape {np.shape(k_train)}; expected (n, n).")
-    values, vectors = spectrum(k_train)
-    keep = values > rounding(k_train) * values[-1]
-    values, vectors = values[keep], vectors[:, keep]
+    values, vectors = modes("k_train", k_train)
     targets = vectors.T @ y
     return LeastSquares(values, vectors, targets, vectors, y - vectors @ targets)
 
@@ -219,7 +214,7 @@ def kernel_regression(
 def random_features(
     key: Array, dim: int, count: int, activation: str | Activation = "relu"
 ) -> Callable[[Array], Array]:
-    r"""A map of points (n, d) to `count` random features $\phi(w_i^\top x / \sqrt{d})$ (Rahimi & Recht 2007).
+    r"""A map of points (n, d) to `count` random features $\phi(w_i^\top x / \sqrt{d})$ (Rahimi & Recht 2008).
 
     d is `dim`. The $w_i$ are uniform on the sphere of radius $\sqrt d$, as in Mei & Montanari (2022): for
     $\|x\| = \sqrt d$ the argument has variance 1. The first p columns are p random features.
