@@ -6,6 +6,7 @@
     python tools/stored_runs.py 06_centred    the same of each network less its output at the start
     python tools/stored_runs.py 07_accuracy   what networks of all phases learn, as in Xiao et al. 2020
     python tools/stored_runs.py 07_centred    the same networks, with the output at the start subtracted
+    python tools/stored_runs.py 12_tables     eight classifiers on small tables, as in Arora et al. 2020
 
 `--worker 0/2` does every second case, so that two processes share a run. A run that was stopped goes on when
 it is started again: finished cases lie in .stored/ or are stored already, and a training in progress has a
@@ -30,9 +31,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from sklearn import datasets
 from sklearn.datasets import load_digits
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics.pairwise import rbf_kernel
+from sklearn.model_selection import StratifiedKFold
+from sklearn.svm import SVC
 
-from ntk_helpers import MLP, empirical_ntk, kernel_dynamics, max_learning_rate, sample_ntk
+from ntk_helpers import (
+    MLP,
+    empirical_ntk,
+    kernel_dynamics,
+    kernel_regression,
+    kernels,
+    max_learning_rate,
+    sample_ntk,
+)
 from ntk_helpers.book import digest
 from ntk_helpers.learning.training import Run, train
 from ntk_helpers.theory import critical_sigma_w2
@@ -41,6 +56,7 @@ ROOT = Path(__file__).resolve().parent.parent
 STEPS = [0, 10, 100, 1000, 10_000, 100_000]
 RATE_STEPS = [0, 10, 30, 100, 300, 600]
 ETA = 1e-5
+STOPS = [10, 20, 40, 80, 160]  # of the networks on tables
 SOLVED = 1e-4  # mean squared error at which a training ends
 
 
@@ -296,6 +312,119 @@ def draw_rows(nets: MLP, key, x, draws: int):
     return jax.lax.map(lambda net: sample_ntk(net, key, x, draws)[:, 0], nets)
 
 
+TABLES = ("iris", "wine", "breast_cancer", "digits", "diabetes", "penguins species", "penguins sex")
+METHODS = ("NTK SVM", "NTK ridge", "NNGP ridge", "RBF SVM", "RBF ridge", "forest", "logistic", "network")
+
+
+def table_cases() -> Iterator[dict]:
+    """Arora et al. 2020, sec. 4, on tables that come inside packages, with nested cross-validation."""
+    for methods in (METHODS[:-1], METHODS[-1:]):  # the slowest last
+        for shuffle, table, method in product(range(5), TABLES, methods):
+            yield {"table": table, "method": method, "shuffle": shuffle}
+
+
+def table_of(name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs and labels 0, 1, ... in a random order, at most 500 rows."""
+    kind, _, column = name.partition(" ")
+    if column:
+        from palmerpenguins import load_penguins  # of the group "tables"; nothing else needs it
+
+        data = load_penguins().dropna()
+        x, labels = data.filter(regex="_mm$|_g$").to_numpy(float), data[column]
+    else:
+        options = {"scaled": False} if kind == "diabetes" else {}
+        x, labels = getattr(datasets, f"load_{kind}")(return_X_y=True, **options)
+    labels = labels > np.median(labels) if kind == "diabetes" else labels
+    order = np.random.default_rng(0).permutation(len(x))[:500]
+    return x[order], np.unique(labels, return_inverse=True)[1][order]
+
+
+def run_table(case: dict, checkpoint: Path) -> dict:
+    """Accuracy on each of four folds with the candidate that three folds inside the others chose, and the
+    mean accuracy of the candidate that is best on the four themselves, which nobody could have known."""
+    start = time.process_time()
+    x, labels = table_of(case["table"])
+    folds = lambda count: StratifiedKFold(count, shuffle=True, random_state=case["shuffle"])
+    right, chosen = [], []
+    for train_rows, test in folds(4).split(x, labels):
+        inside = [
+            (predictions(case, x, labels, train_rows[a]) == labels)[:, train_rows[b]]
+            for a, b in folds(3).split(train_rows, labels[train_rows])
+        ]
+        chosen.append(np.concatenate(inside, axis=1).mean(1).argmax())
+        right.append((predictions(case, x, labels, train_rows) == labels)[:, test].mean(1))
+    return {
+        "accuracy": short([row[i] for row, i in zip(right, chosen)]),
+        "best_on_test": short(np.mean(right, axis=0).max()),
+        "chosen": [int(i) for i in chosen],
+        "seconds": round(time.process_time() - start, 1),
+    }
+
+
+def predictions(case: dict, x, labels, rows) -> np.ndarray:
+    """Labels of all points by fits on some rows, which also set the scale: (candidates, points)."""
+    spread = x[rows].std(0)
+    x = (x - x[rows].mean(0)) / np.where(spread > 0, spread, 1.0)
+    kind, _, machine = case["method"].partition(" ")
+    if not machine:
+        models = {"forest": forests, "logistic": logistics, "network": networks}[kind]
+        return np.array(list(models(x, labels, rows, case["shuffle"])))
+    solve = {"SVM": machines, "ridge": ridges}[machine]
+    return np.concatenate([solve(k / k[rows, rows].mean(), labels, rows) for k in grams(kind, x)])
+
+
+def grams(kind: str, x) -> Iterator[np.ndarray]:
+    """Eight kernels of all points."""
+    if kind == "RBF":
+        yield from (rbf_kernel(x, gamma=2.0**k / x.shape[1]) for k in range(-5, 3))
+    else:
+        for depth, sigma_b2 in product((2, 3, 4, 5), (0.0, 0.1)):
+            yield np.asarray(getattr(kernels(MLP(depth, 1, sigma_b2=sigma_b2), x), kind.lower()))
+
+
+def ridges(k, labels, rows) -> np.ndarray:
+    """By ridge regression on unit vectors less their mean; the kernel has a mean diagonal of 1."""
+    y = np.eye(labels.max() + 1)[labels[rows]]
+    fit = kernel_regression(k[np.ix_(rows, rows)], y - y.mean(0))
+    return (fit.predict(k[:, rows], ridge=np.logspace(-5, 1, 7)) + y.mean(0)).argmax(-1)
+
+
+def machines(k, labels, rows) -> np.ndarray:
+    fit = lambda c: SVC(kernel="precomputed", C=c).fit(k[np.ix_(rows, rows)], labels[rows])
+    return np.array([fit(c).predict(k[:, rows]) for c in np.logspace(-1, 3, 5)])
+
+
+def forests(x, labels, rows, seed: int) -> Iterator[np.ndarray]:
+    for share in ("sqrt", 0.5):
+        model = RandomForestClassifier(100, max_features=share, random_state=seed)
+        yield model.fit(x[rows], labels[rows]).predict(x)
+
+
+def logistics(x, labels, rows, seed: int) -> Iterator[np.ndarray]:
+    for c in np.logspace(-3, 3, 7):
+        yield LogisticRegression(C=c, max_iter=2000).fit(x[rows], labels[rows]).predict(x)
+
+
+def networks(x, labels, rows, seed: int) -> Iterator[np.ndarray]:
+    """Three layers of width 256 by Adam on all rows at once: with weight decay or without,
+    stopped at five times."""
+    x, classes = x.astype(np.float32), labels.max() + 1
+    used = np.isin(np.arange(len(x)), rows)  # in the loss, so that all folds share what is compiled
+    net = MLP(3, 256, int(classes), parameterization="standard")
+    params = net.init(jax.random.key(seed), x.shape[1], jnp.float32)
+    y = np.c_[np.eye(classes)[labels], used].astype(np.float32)
+    see = {"labels": lambda p: net.apply(p, x).argmax(1)}
+    for decay in (0.0, 0.3):
+        rule = optax.adamw(0.01, weight_decay=decay)
+        run = train(net, params, x, y, rule, STOPS[-1], loss=used_entropy, at=STOPS, observe=see)
+        yield from run.observed["labels"]
+
+
+def used_entropy(outputs, y):
+    """The mean cross entropy of the rows that are used."""
+    return (optax.softmax_cross_entropy(outputs, y[:, :-1]) * y[:, -1]).sum() / y[:, -1].sum()
+
+
 def short(values):
     """Four digits of each number; None where it is not finite."""
     return (
@@ -314,6 +443,7 @@ RUNS = {
     "06_centred": (centred_cases, run_centred),
     "07_accuracy": (accuracy_cases, run_accuracy),
     "07_centred": (accuracy_cases, run_accuracy_centred),
+    "12_tables": (table_cases, run_table),
 }
 
 

@@ -129,14 +129,14 @@ def train(
     at = arguments.recorded(at, steps)
     size, key = arguments.sizes(batch_size, key, len(x))
     start = arguments.check_start(params, ensemble)
-    member = jax.tree.map(lambda leaf: leaf[0], start)
+    member = jax.eval_shape(_first_member, start)
     outputs, y = arguments.check_targets(f, member, x, y, loss)
     dtype = arguments.check_loss(loss, outputs, y)
     arguments.check_stop(stop, jax.ShapeDtypeStruct((steps,), dtype))
     observe = arguments.check_observers(observe, member)
 
     state = _first(start, optimizer, steps, dtype)
-    one, rows = jax.tree.map(lambda leaf: leaf[0], state), None if size == len(x) else np.arange(size)
+    one, rows = jax.eval_shape(_first_member, state), None if size == len(x) else np.arange(size)
     step = as_program(step_of(f, optimizer, loss, stop), x, y, one, rows, 0)
     look = as_program(_look_of(f, loss, observe), x, y, member, member)
     about = [steps, at.tolist(), size, step.func.digest, look.func.digest]
@@ -195,7 +195,8 @@ def _follow(file: Checkpoint, state: State, at, steps: int, advance_to, look):
     stations = np.union1d(at, np.linspace(0, steps, STATIONS).astype(int))
     with tqdm(total=steps, desc="train", unit="step", delay=2, initial=done) as bar:
         for station in stations[(stations > done) | (done == 0)].tolist():
-            state = jax.block_until_ready(advance_to(state, done, station))
+            if station > done:
+                state = jax.block_until_ready(advance_to(state, done, station))
             if station in at:
                 _write(history, np.searchsorted(at, station), look(state))
             bar.update(station - done)
@@ -220,12 +221,16 @@ def _warn_of(diverged: np.ndarray, ensemble: bool) -> None:
         )
 
 
+@jax.jit
+def _first_member(members: PyTree) -> PyTree:
+    return jax.tree.map(lambda leaf: leaf[0], members)
+
+
 def _alone(run: Run) -> Run:
     """The run of the only member."""
-    first = partial(jax.tree.map, lambda leaf: leaf[0])
     second = partial(jax.tree.map, lambda leaf: leaf[:, 0])
     return Run(
-        first(run.params),
+        _first_member(run.params),
         run.steps,
         run.loss[:, 0],
         run.batch_losses[:, 0],
