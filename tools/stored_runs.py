@@ -7,6 +7,7 @@
     python tools/stored_runs.py 07_accuracy   what networks of all phases learn, as in Xiao et al. 2020
     python tools/stored_runs.py 07_centred    the same networks, with the output at the start subtracted
     python tools/stored_runs.py 12_tables     eight classifiers on small tables, as in Arora et al. 2020
+                                              (it needs the package palmerpenguins)
 
 `--worker 0/2` does every second case, so that two processes share a run. A run that was stopped goes on when
 it is started again: finished cases lie in .stored/ or are stored already, and a training in progress has a
@@ -327,7 +328,7 @@ def table_of(name: str) -> tuple[np.ndarray, np.ndarray]:
     """Inputs and labels 0, 1, ... in a random order, at most 500 rows."""
     kind, _, column = name.partition(" ")
     if column:
-        from palmerpenguins import load_penguins  # of the group "tables"; nothing else needs it
+        from palmerpenguins import load_penguins  # in no lock: no page and no test needs it
 
         data = load_penguins().dropna()
         x, labels = data.filter(regex="_mm$|_g$").to_numpy(float), data[column]
