@@ -97,9 +97,10 @@ def coordinate_check(
         wide = replace(net, width=n)
         for column, draw in enumerate(jax.random.split(jax.random.fold_in(key, n), draws)):
             start = wide.init(draw, x.shape[1], x.dtype)
-            centred = _centred(wide, start, x)
-            run = train(centred, start, x, y, optimizer(wide), steps, loss=loss)
-            movement[row, :, column] = _moved(wide, start, run.params, x)
+            before = _layers(wide, start, x)
+            run = train(_less(wide, before[-1]), start, x, y, optimizer(wide), steps, loss=loss)
+            moved = map(np.subtract, _layers(wide, run.params, x), before)
+            movement[row, :, column] = [np.sqrt(np.mean(each**2)) for each in moved]
             if run.diverged >= 0:
                 raise ValueError(f"training at width {n} diverged; expected a smaller learning rate there.")
     if not (movement > 0).all():
@@ -107,20 +108,13 @@ def coordinate_check(
     return CoordinateCheck(np.array(widths), movement, *_slopes(widths, movement))
 
 
-def _centred(net: MLP, start, x: Array) -> Callable:
-    at_start = _outputs(net, start, x)
+@jax.jit
+def _layers(net: MLP, params, x: Array) -> list[Array]:
+    return net.preactivations(params, x)
+
+
+def _less(net: MLP, at_start: Array) -> Callable:
     return lambda params, x: net.apply(params, x) - at_start
-
-
-@jax.jit
-def _outputs(net: MLP, params, x: Array) -> Array:
-    return net.apply(params, x)
-
-
-@jax.jit
-def _moved(net: MLP, start, end, x: Array) -> Float[Array, " layers"]:
-    layers = zip(net.preactivations(start, x), net.preactivations(end, x))
-    return jnp.stack([jnp.sqrt(((after - before) ** 2).mean()) for before, after in layers])
 
 
 def _slopes(widths: list[int], movement: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
