@@ -8,6 +8,8 @@
     python tools/stored_runs.py 07_centred    the same networks, with the output at the start subtracted
     python tools/stored_runs.py 12_tables     eight classifiers on small tables, as in Arora et al. 2020
                                               (it needs the package palmerpenguins)
+    python tools/stored_runs.py 12_many       kernel regression on up to 20,000 points, dense and by landmarks
+                                              (on Linux, with 5 GB of memory)
 
 `--worker 0/2` does every second case, so that two processes share a run. A run that was stopped goes on when
 it is started again: finished cases lie in .stored/ or are stored already, and a training in progress has a
@@ -18,10 +20,13 @@ versions and a hash of the numbers.
 import argparse
 import importlib.metadata
 import json
+import multiprocessing
 import os
+import threading
 import time
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -32,6 +37,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from scipy.linalg import cho_factor, cho_solve
 from sklearn import datasets
 from sklearn.datasets import load_digits
 from sklearn.ensemble import RandomForestClassifier
@@ -39,6 +45,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.model_selection import StratifiedKFold
 from sklearn.svm import SVC
+from threadpoolctl import threadpool_limits
 
 from ntk_helpers import (
     MLP,
@@ -47,9 +54,12 @@ from ntk_helpers import (
     kernel_regression,
     kernels,
     max_learning_rate,
+    ntk,
     sample_ntk,
+    tiled,
 )
 from ntk_helpers.book import digest
+from ntk_helpers.learning import kernel_solve
 from ntk_helpers.learning.training import Run, train
 from ntk_helpers.theory import critical_sigma_w2
 
@@ -426,6 +436,84 @@ def used_entropy(outputs, y):
     return (optax.softmax_cross_entropy(outputs, y[:, :-1]) * y[:, -1]).sum() / y[:, -1].sum()
 
 
+def many_cases() -> Iterator[dict]:
+    for points in (2_500, 5_000, 10_000, 20_000):
+        for method in ("dense float64", "dense float32", "landmarks"):
+            yield {"points": points, "method": method}
+
+
+def run_many(case: dict, checkpoint: Path) -> dict:
+    """In a process of its own, whose memory is that of this case."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(solve_many, **case, folder=checkpoint.parent).result()
+
+
+@threadpool_limits.wrap(
+    limits=1
+)  # OpenBLAS 0.3.30 crashes with two threads in a Cholesky factor of 20,000 rows
+def solve_many(points: int, method: str, folder: Path) -> dict:
+    """Kernel regression of ten digits on their noisy copies, ridge 1: seconds, gigabytes, and how far outputs
+    at 1000 fresh points are from those of dense float64."""
+    jax.config.update("jax_enable_x64", True)
+    net, file = MLP(3, 1, sigma_b2=0.1), folder / "kernel.npy"
+    x, y, x_test, labels = noisy_digits(points, np.float64 if method == "dense float64" else np.float32)
+    most = Most()
+    begin, cpu = time.perf_counter(), time.process_time()
+    if method == "landmarks":
+        for old in folder.glob("kernel.npy*"):
+            old.unlink()
+        theta = tiled(partial(ntk, net), x, path=file, memory_budget=2**30)
+        landmarks = np.random.default_rng(0).choice(points, min(2000, points // 4), replace=False)
+        alpha = kernel_solve(theta, y, 1.0, landmarks)
+    else:
+        theta = tiled(partial(ntk, net), x)
+        theta[np.diag_indices(points)] += 1
+        alpha = cho_solve(cho_factor(theta.T, lower=True, overwrite_a=True, check_finite=False), y)
+    seconds, cpu_seconds = time.perf_counter() - begin, time.process_time() - cpu
+    f = np.asarray(ntk(net, x_test, x), np.float64) @ alpha
+    exact = folder / f"outputs_{points}.npy"
+    if method == "dense float64":
+        np.save(exact, f)
+    return {
+        "seconds": short(seconds),
+        "cpu_seconds": short(cpu_seconds),
+        "gigabytes": short(most.end() / 1e9),
+        "off": short(np.linalg.norm(f - np.load(exact)) / np.linalg.norm(np.load(exact))),
+        "wrong": short((f.argmax(1) != labels).mean()),
+    }
+
+
+def noisy_digits(points: int, dtype) -> tuple[np.ndarray, ...]:
+    """Copies of 1000 images with noise, of half their length, and of other images for the test."""
+    rng, digits = np.random.default_rng(0), load_digits()
+    images = digits.data - digits.data.mean(0)
+    images *= 8 / np.linalg.norm(images, axis=1, keepdims=True)
+    order = rng.permutation(len(images))
+    rows = np.r_[rng.choice(order[:1000], points), rng.choice(order[1000:], 1000)]
+    x = (images[rows] + 0.5 * rng.normal(size=(len(rows), 64))).astype(dtype)
+    labels = digits.target[rows]
+    return x[:points], np.eye(10, dtype=dtype)[labels[:points]] - dtype(0.1), x[points:], labels[points:]
+
+
+class Most:
+    """The most memory that this process has of its own, from now on: pages of a mapped file are not."""
+
+    def __init__(self):
+        self._most, self._ended = 0, threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def _watch(self):
+        while not self._ended.wait(0.02):
+            status = Path("/proc/self/status").read_text()
+            self._most = max(self._most, 1024 * int(status.split("RssAnon:")[1].split()[0]))
+
+    def end(self) -> int:
+        self._ended.set()
+        self._thread.join()
+        return self._most
+
+
 def short(values):
     """Four digits of each number; None where it is not finite."""
     return (
@@ -445,6 +533,7 @@ RUNS = {
     "07_accuracy": (accuracy_cases, run_accuracy),
     "07_centred": (accuracy_cases, run_accuracy_centred),
     "12_tables": (table_cases, run_table),
+    "12_many": (many_cases, run_many),
 }
 
 
