@@ -19,6 +19,7 @@ from ntk_helpers._lib.inputs import (
     check_size,
     check_variance,
 )
+from ntk_helpers._lib.models import door_of
 from ntk_helpers.networks.activation import Activation
 from ntk_helpers.networks.registry import get_activation
 
@@ -199,6 +200,11 @@ def as_apply(f: MLP | Callable[[PyTree, Array], Array]) -> Partial:
         return Partial(MLP.apply, f)
     if not callable(f):
         raise ValueError(f"f is {f!r}; expected an MLP, or a function of parameters and inputs.")
+    if door := door_of(f):
+        raise ValueError(
+            f"f is a model, {type(f).__qualname__}; expected a function of parameters and inputs, as in "
+            f"apply, params = ntk_helpers.adapters.{door}."
+        )
     return f if isinstance(f, Partial) else Partial(f)
 
 
