@@ -63,10 +63,11 @@ class NTKRegressor(MultiOutputMixin, RegressorMixin, _Machine):
     r"""Regression by the infinitely wide network, as an estimator.
 
     $f(x) = \bar y + \Theta(x, X)(\Theta + \rho I)^{-1}(y - \bar y)$ is the mean of infinitely wide networks
-    trained to the end, with a ridge (Jacot et al. 2018, sec. 5). The network's arguments are those of `MLP`.
-    `ridge` $\rho$ is a number, several to choose from by the error of leaving one point out, or `None` for 41
-    from $10^{-8}$ to 100 times the mean of the kernel's diagonal. Inputs want a common scale: put a
-    `StandardScaler` before. Targets may be (n,) or (n, o).
+    trained to the end, with a ridge (Jacot et al. 2018, sec. 5). `depth` (3), `activation` (`"relu"`),
+    `sigma_w2` (2.0) and `sigma_b2` (0.1) are those of `MLP`. `ridge` $\rho$ is a number, several to choose
+    from by the error of leaving one point out, or `None` for 41 from $10^{-8}$ to 100 times the mean of the
+    kernel's diagonal. Inputs want a common scale: put a `StandardScaler` before. Targets may be (n,) or
+    (n, o).
 
     `predict(X, return_std=True)` returns also the deviation of the Gaussian process whose covariance is
     $a\Theta$ and whose noise is $a\rho$, without that noise. The scale

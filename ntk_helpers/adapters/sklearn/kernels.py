@@ -20,9 +20,9 @@ BOUNDS = (1e-5, 1e5)  # scikit-learn's own
 
 
 class _InfiniteKernel(Kernel):
-    """What both kernels share; `which` is the field of `Kernels`."""
+    """What both kernels share; `_which` is the field of `Kernels`."""
 
-    which: str
+    _which: str
 
     def __init__(
         self,
@@ -59,15 +59,15 @@ class _InfiniteKernel(Kernel):
         X, Y = _rows("X", X), None if Y is None else _rows("Y", Y)
         with in_float64():
             if not eval_gradient:
-                return np.array(getattr(kernels(self._net(), X, Y), self.which))
-            kernel, slopes = map(np.array, _with_slopes(self._net(), X, self.which))
+                return np.array(getattr(kernels(self._net(), X, Y), self._which))
+            kernel, slopes = map(np.array, _with_slopes(self._net(), X, self._which))
         free = [not self.hyperparameter_sigma_b2.fixed, not self.hyperparameter_sigma_w2.fixed]
         return kernel, slopes[..., free]
 
     def diag(self, X: ArrayLike) -> Float[np.ndarray, " n"]:
         """The kernel of each row of `X` with itself."""
         with in_float64():
-            return np.array(_diagonal(self._net(), _rows("X", X), self.which))
+            return np.array(_diagonal(self._net(), _rows("X", X), self._which))
 
     def is_stationary(self) -> bool:
         """False: the kernel depends on lengths and angles, not on differences."""
@@ -86,8 +86,9 @@ class _InfiniteKernel(Kernel):
 class NTKKernel(_InfiniteKernel):
     r"""The tangent kernel of an infinitely wide `MLP`, as a covariance for scikit-learn's Gaussian processes.
 
-    `depth`, `activation` and the variances are those of `MLP` in the NTK parameterization. The variances are
-    hyperparameters, and a bound may be `"fixed"`. Sums, products and powers with other kernels work, and as a
+    `depth` (3), `activation` (`"relu"`), `sigma_w2` (2.0) and `sigma_b2` (0.1) are those of `MLP` in the NTK
+    parameterization. The variances are hyperparameters with `sigma_w2_bounds` and `sigma_b2_bounds`, which
+    are (1e-5, 1e5) or `"fixed"`. Sums, products and powers with other kernels work, and as a
     function of two arrays it is a `kernel=` of `SVC` or `KernelRidge`. A ReLU network without bias has
     $\sigma_w^2$ as its scale alone: fix it beside a `ConstantKernel`. A `sigma_b2` of 0 stays 0, as its
     logarithm has no gradient there: fix it.
@@ -101,7 +102,7 @@ class NTKKernel(_InfiniteKernel):
     (2,)
     """
 
-    which = "ntk"
+    _which = "ntk"
 
 
 class NNGPKernel(_InfiniteKernel):
@@ -115,7 +116,7 @@ class NNGPKernel(_InfiniteKernel):
            [0.5, 1. ]])
     """
 
-    which = "nngp"
+    _which = "nngp"
 
 
 @partial(jax.jit, static_argnames="which")
