@@ -97,7 +97,7 @@ def coordinate_check(
         for column, draw in enumerate(jax.random.split(jax.random.fold_in(key, n), draws)):
             start = wide.init(draw, x.shape[1], x.dtype)
             before = _layers(wide, start, x)
-            run = train(_less(wide, before[-1]), start, x, y, optimizer(wide), steps, loss=loss)
+            run = train(_centred(wide, before[-1]), start, x, y, optimizer(wide), steps, loss=loss)
             moved = map(np.subtract, _layers(wide, run.params, x), before)
             movement[row, :, column] = [np.sqrt(np.mean(each**2)) for each in moved]
             if run.diverged >= 0:
@@ -112,7 +112,7 @@ def _layers(net: MLP, params, x: Array) -> list[Array]:
     return net.preactivations(params, x)
 
 
-def _less(net: MLP, at_start: Array) -> Callable:
+def _centred(net: MLP, at_start: Array) -> Callable:
     return lambda params, x: net.apply(params, x) - at_start
 
 

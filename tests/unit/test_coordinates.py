@@ -58,7 +58,7 @@ def test_without_its_centre_mup_would_show_slopes_that_are_not_there(monkeypatch
     """Small targets: the residual is f₀, which falls as 1/√n; the check itself does not know of it."""
     small = 0.01 * Y
     np.testing.assert_allclose(checked(MUP, y=small).slopes[:-1], 0, atol=0.1)
-    monkeypatch.setattr(coordinates, "_centred", lambda net, start, x: net.apply)
+    monkeypatch.setattr(coordinates, "_centred", lambda net, at_start: net.apply)
     np.testing.assert_allclose(checked(MUP, y=small).slopes[:-1], -0.5, atol=0.1 + 0.25)  # few draws of f₀
 
 
