@@ -7,15 +7,17 @@ import importlib
 import inspect
 import pkgutil
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 from compilations import compilations
+from flax import linen, nnx
 
 import ntk_helpers as nh
-from ntk_helpers import MLP, finite, learning, networks, theory, trust
+from ntk_helpers import MLP, adapters, finite, learning, networks, theory, trust
 from ntk_helpers.learning import training
 
 BESIDE = ("ntk_helpers.book", "ntk_helpers.neural_tangents_compat")
@@ -25,10 +27,18 @@ PARAMS = jax.jit(lambda key: NET.init(key, 3))(jax.random.key(0))
 THETA = X @ X.T + np.eye(5)
 MODEL = lambda p, x: jnp.tanh(x @ p["w"])
 WEIGHTS = {"w": jnp.ones((3, 2))}
+LINEN = linen.Dense(2)
+LINEN_WEIGHTS = LINEN.init(jax.random.key(0), X)
+NNX = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
+EQUINOX = eqx.nn.Linear(3, 2, key=jax.random.key(0))
 
 
 def scaled(k, tree=PARAMS):
     return jax.tree.map(lambda leaf: np.asarray(leaf) * (1 + k / 10), tree)
+
+
+def through(k, apply, params):
+    return apply(jax.tree.map(lambda leaf: (1 + k / 10) * leaf, params), X)
 
 
 def net(k, **kind):
@@ -150,6 +160,11 @@ CALLS = {
     "weak_features_risk": lambda k: theory.weak_features_risk(9 + k, 4, 1.0, 0.5, 0.1),
     # trust
     "coordinate_check": coordinates,
+    "kernel_health": lambda k: trust.kernel_health((1 + k) * THETA),
+    # adapters
+    "from_equinox": lambda k: through(k, *adapters.from_equinox(EQUINOX)),
+    "from_linen": lambda k: through(k, *adapters.from_linen(LINEN, LINEN_WEIGHTS)),
+    "from_nnx": lambda k: through(k, *adapters.from_nnx(NNX)),
 }
 
 
